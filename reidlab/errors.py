@@ -1,0 +1,11 @@
+"""The one exception type that the package adds."""
+
+
+class DataError(ValueError):
+    """A file or folder does not hold what it should; the message says which one and what to do.
+
+    Example:
+        >>> raise DataError("cuhk-03.mat: got 3 of 9 bytes; copy the file again")
+        Traceback (most recent call last):
+        reidlab.errors.DataError: cuhk-03.mat: got 3 of 9 bytes; copy the file again
+    """
