@@ -1,0 +1,111 @@
+"""Results leave a lesson as data: one JSON file a run, with all that is needed to read the numbers again."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from reidlab.files import write_json
+from reidlab.lessons.environment import MINIMUM, hardware, installed
+
+FOLDER_VARIABLE = "REIDLAB_RESULTS_DIR"
+COMMAND_VARIABLE = "REIDLAB_COMMAND"
+NEEDED_WITH_SCORES = ("dataset", "box", "protocol", "rule", "metric", "ap_formula", "seeds")
+
+
+def write(lesson: str, **values: Any) -> None:
+    """Record a lesson's results where the runner collects them, and print them in one line.
+
+    Under `reidlab lessons run` the file `results/<lesson>.json` is written; in an interactive session nothing is.
+    Date, hardware, versions and command are added.
+
+    Args:
+        lesson: the lesson's file stem, such as "00_start_here".
+        values: what was found. Scores (`rank1`, `rank5`, `mean_ap`, ..., in [0, 1], not percent) must come with
+            `dataset`, `box`, `protocol`, `rule`, `metric`, `ap_formula` and `seeds`: a score alone says nothing.
+
+    Raises:
+        ValueError: a value is NaN or infinite, cannot be written as JSON, is a score outside [0, 1], or is a
+            score whose circumstances are not given.
+
+    Example:
+        >>> write("01_cuhk03_preparation", identities=1467, images=14096)
+        01_cuhk03_preparation: identities 1467, images 14096
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    content = {key: plain(key, value) for key, value in values.items()}
+    _check_scores(content)
+    folder = os.environ.get(FOLDER_VARIABLE)
+    if folder:
+        write_json(Path(folder) / f"{lesson}.json", {"lesson": lesson, **content, **circumstances()})
+    shown = (f"{key} {_short(value)}" for key, value in content.items() if not isinstance(value, (dict, list)))
+    print(f"{lesson}: {', '.join(shown)}")
+
+
+def circumstances() -> dict[str, Any]:
+    """Return what every record carries besides its numbers: date, hardware, versions, command.
+
+    Example:
+        >>> sorted(circumstances())
+        ['command', 'date', 'hardware', 'versions']
+    """
+    found = {package: installed(package) for package in MINIMUM}
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": {"python": sys.version.split()[0], **found},
+        "command": os.environ.get(COMMAND_VARIABLE, "interactive session"),
+    }
+
+
+def plain(key: str, value: Any) -> Any:
+    """Turn numpy and torch numbers, arrays, tuples and paths into what JSON knows; refuse NaN and infinity.
+
+    Args:
+        key: the value's name, for messages.
+        value: what to convert.
+
+    Raises:
+        ValueError: the value is not finite, or of a type that JSON has no form for.
+
+    Example:
+        >>> import numpy as np
+        >>> plain("cmc", np.array([0.5, 0.75])), plain("seeds", (0, 1))
+        ([0.5, 0.75], [0, 1])
+    """
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{key} is {value}; only finite numbers are recorded: find out where it comes from")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(inner): plain(f"{key}[{inner!r}]", item) for inner, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(f"{key}[{index}]", item) for index, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors
+        return plain(key, value.tolist())
+    raise ValueError(f"{key} is a {type(value).__name__}, which JSON has no form for; record its numbers instead")
+
+
+def _check_scores(content: Mapping[str, Any]) -> None:
+    names = (key for key in content if key.startswith("mean_ap") or (key[:4] == "rank" and key[4:].isdigit()))
+    scores = [key for key in names if isinstance(content[key], (int, float))]
+    for key in scores:
+        if not 0 <= content[key] <= 1:
+            raise ValueError(f"{key} is {content[key]}, expected a share in [0, 1], not percent")
+    missing = [key for key in NEEDED_WITH_SCORES if key not in content]
+    if scores and missing:
+        raise ValueError(f"got {', '.join(scores)} without {', '.join(missing)}; give these too")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,128 @@
+"""The second cell of every lesson: from the parameters to a data set and a device."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PROFILES = ("smoke", "laptop", "gpu")
+DATASETS = ("walkers", "cuhk03")
+
+
+def world_size(profile: str) -> str:
+    """Return the size of the embedded world that a profile works on: "tiny" for tests, "small" otherwise.
+
+    Args:
+        profile: "smoke", "laptop" or "gpu".
+
+    Raises:
+        ValueError: `profile` is none of these.
+
+    Example:
+        >>> world_size("smoke"), world_size("laptop")
+        ('tiny', 'small')
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"PROFILE is {profile!r}, expected one of {', '.join(map(repr, PROFILES))}")
+    return "tiny" if profile == "smoke" else "small"
+
+
+def walkers(data_dir: str | os.PathLike[str], profile: str) -> Path:
+    """Return the folder of the embedded world for a profile; write the world there if it is absent.
+
+    Args:
+        data_dir: the folder for data; the world goes into its sub-folder `walkers-small` or `walkers-tiny`.
+        profile: "smoke", "laptop" or "gpu".
+
+    Returns:
+        The world's folder, laid out as CUHK03.
+
+    Raises:
+        ValueError: unknown profile.
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    from reidlab.synth import World
+
+    size = world_size(profile)
+    folder = Path(data_dir) / f"walkers-{size}"
+    World.preset(size).write(folder)  # returns at once where the same world is there already
+    return folder
+
+
+def open_dataset(
+    dataset: str,
+    data_dir: str | os.PathLike[str],
+    box: str,
+    profile: str,
+    protocol: str = "new",
+    split: int = 0,
+) -> Any:
+    """Open the data set that a lesson's parameters name.
+
+    Args:
+        dataset: "walkers" (the embedded world, made on the spot) or "cuhk03" (your own copy of the real data).
+        data_dir: for "walkers" the folder that worlds are kept in; for "cuhk03" the folder that holds
+            `cuhk03_release/` and the protocol files.
+        box: "labeled" or "detected".
+        profile: "smoke", "laptop" or "gpu"; chooses the size of the embedded world.
+        protocol: "new" or "classic".
+        split: number of the classic test split, 0 to 19; not used by the new protocol.
+
+    Returns:
+        A `reidlab.data.CUHK03`: both are files of the same formats, read by the same code.
+
+    Raises:
+        ValueError: unknown data set or profile.
+        FileNotFoundError, DataError: the real files are absent or damaged.
+
+    Example:
+        >>> open_dataset("mars", "../data", box="labeled", profile="smoke")
+        Traceback (most recent call last):
+        ValueError: DATASET is 'mars', expected one of 'walkers', 'cuhk03'
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"DATASET is {dataset!r}, expected one of {', '.join(map(repr, DATASETS))}")
+    world_size(profile)
+    from reidlab.data import CUHK03
+
+    root = walkers(data_dir, profile) if dataset == "walkers" else Path(data_dir)
+    classic = {"split": split} if protocol == "classic" else {}
+    return CUHK03(root, box=box, protocol=protocol, **classic)
+
+
+def device(name: str = "auto") -> torch.device:
+    """Return the device to compute on.
+
+    Args:
+        name: "auto" for the first GPU where there is one and the processor otherwise, or a name that torch
+            knows, such as "cpu" or "cuda:1".
+
+    Raises:
+        ValueError: torch does not know the name, or this computer has no such device.
+
+    Example:
+        >>> device("cpu")
+        device(type='cpu')
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a GPU that is not there
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'DEVICE is {name!r}, which cannot be used here ({reason}); "auto" always works') from None
+    return found
