@@ -1,0 +1,98 @@
+"""How a run of lessons ended: one result each, printed, as JSON, and as an index page."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reidlab.files import write_json
+from reidlab.lessons.contents import Lesson
+from reidlab.lessons.pages import index_page
+from reidlab.lessons.results import circumstances, plain
+
+
+@dataclass(frozen=True)
+class LessonResult:
+    """How one lesson ended.
+
+    Args:
+        lesson: the notebook's file stem.
+        status: "passed", "failed" (a cell raised, took too long, or the process died) or "refused" (the parameters
+            do not fit; nothing was run).
+        seconds: from start to end, start of the kernel included.
+        parameters: the values the lesson ran with, defaults included.
+        message: what went wrong, in one line; None if it passed.
+        notebook: the executed notebook, or None.
+        page: its HTML page, or None.
+    """
+
+    lesson: str
+    status: str
+    seconds: float
+    parameters: dict[str, Any]
+    message: str | None = None
+    notebook: Path | None = None
+    page: Path | None = None
+
+
+def shown(path: Path) -> str:
+    """Write a path relative to the current folder where it is inside it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def print_result(result: LessonResult) -> None:
+    """Print one line: how a lesson ended."""
+    mark = "✓" if result.status == "passed" else "✗"
+    print(f"{mark} {result.lesson}  {result.status} after {result.seconds:.1f} s  {result.message or ''}".rstrip())
+    sys.stdout.flush()
+
+
+def write_summary(out: Path, results: Sequence[LessonResult], lessons: dict[str, Lesson], html: bool) -> None:
+    """Write `results.json` and the index page; entries of lessons that were not run this time stay."""
+    path, now = out / "results.json", circumstances()
+    now.pop("command")
+    entries = {entry["lesson"]: entry for entry in _earlier(path)}
+    for result in results:
+        entries[result.lesson] = {
+            "lesson": result.lesson,
+            "status": result.status,
+            "seconds": result.seconds,
+            "profile": result.parameters.get("PROFILE"),
+            "parameters": plain("parameters", result.parameters),
+            "message": result.message,
+            "notebook": result.notebook and result.notebook.relative_to(out).as_posix(),
+            "page": result.page and result.page.relative_to(out).as_posix(),
+            **now,
+        }
+    ordered = [entries[stem] for stem in sorted(entries)]
+    write_json(path, ordered)
+    if html:
+        index_page(out / "index.html", lessons.values(), ordered)
+
+
+def _earlier(path: Path) -> list[dict[str, Any]]:
+    needed = {"lesson", "status", "seconds", "profile", "message", "page", "date"}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # absent, or damaged: this run's entries are all there is to say
+    entries = entries if isinstance(entries, list) else []
+    return [entry for entry in entries if isinstance(entry, dict) and needed <= set(entry)]
+
+
+def print_summary(out: Path, results: Sequence[LessonResult], html: bool) -> None:
+    """Print the table of all results, and where things lie."""
+    width = max((len(result.lesson) for result in results), default=6)
+    print(f"\n{'lesson':<{width}}  result   seconds")
+    for result in results:
+        print(f"{result.lesson:<{width}}  {result.status:<7}  {result.seconds:7.1f}")
+    failed = sum(result.status != "passed" for result in results)
+    print(f"\n{len(results) - failed} of {len(results)} passed. " + (f"{failed} did not." if failed else ""))
+    print(f"notebooks: {shown(out / 'notebooks')}   results: {shown(out / 'results.json')}, {shown(out / 'results')}/")
+    if html:
+        print(f"pages:     {shown(out / 'index.html')}")
