@@ -2,89 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import os
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from reidlab.errors import DataError
+from reidlab.data.matheader import HEADER_DATE
+from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY, PAIR_SIZES, image_name, parse_image_name
+from reidlab.data.protocolfile import NewProtocol, read_new_protocol, write_new_protocol
 from reidlab.files import atomic_path
 
-PAIR_SIZES = (843, 440, 77, 58, 49)
-"""Identities behind each of CUHK03's five camera pairs: 1467 in all."""
-BOXES = ("labeled", "detected")
-IMAGES_PER_IDENTITY = 10
-IMAGES_PER_VIEW = 5
+__all__ = [
+    "BOXES",
+    "PAIR_SIZES",
+    "NewProtocol",
+    "image_name",
+    "parse_image_name",
+    "read_new_protocol",
+    "write_cuhk03_mat",
+    "write_new_protocol",
+]
+
 USER_BLOCK = 512
-
-_NAME = re.compile(r"([1-9])_(\d{3,})_([12])_(\d{2})\.(?:png|jpg)", re.ASCII)
-_HEADER_DATE = "Created on: Sat Jan  1 00:00:00 2000"  # fixed: the same input has to give the same bytes
-
-
-def image_name(pair: int, identity: int, view: int, image: int) -> str:
-    """Name an image as every public code base does.
-
-    Args:
-        pair: camera pair, from 1.
-        identity: identity within that pair, from 1.
-        view: 1 or 2, the camera of the pair.
-        image: 1 to 10, counted over both views: 1 to 5 are view 1, 6 to 10 are view 2.
-
-    Returns:
-        The file name, `{pair}_{identity}_{view}_{image}.png`.
-
-    Raises:
-        ValueError: a number is out of its range, or the view does not fit the image.
-
-    Example:
-        >>> image_name(1, 1, 1, 2)
-        '1_001_1_02.png'
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
-    """
-    if not (1 <= pair <= 9 and identity >= 1 and 1 <= image <= IMAGES_PER_IDENTITY):
-        raise ValueError(
-            f"got pair {pair}, identity {identity}, image {image}; expected a pair from 1 to 9, "
-            f"an identity from 1, an image from 1 to {IMAGES_PER_IDENTITY}: all are counted from 1"
-        )
-    if view != (1 if image <= IMAGES_PER_VIEW else 2):
-        raise ValueError(f"got view {view} with image {image}; images 1 to 5 are view 1, images 6 to 10 are view 2")
-    return f"{pair}_{identity:03d}_{view}_{image:02d}.png"
-
-
-def parse_image_name(name: str) -> tuple[int, int, int, int]:
-    """Take an image name apart; folders in front of it are passed over.
-
-    Args:
-        name: for example `1_001_1_02.png`, or `labeled/1_001_1_02.png`.
-
-    Returns:
-        (pair, identity, view, image), all counted from 1.
-
-    Raises:
-        DataError: the name is of another form, or its view does not fit its image number.
-
-    Example:
-        >>> parse_image_name("1_001_1_02.png")
-        (1, 1, 1, 2)
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
-    """
-    match = _NAME.fullmatch(name.rpartition("/")[2])
-    if match is not None:
-        pair, identity, view, image = map(int, match.groups())
-        fits = 1 <= image <= IMAGES_PER_IDENTITY and view == (1 if image <= IMAGES_PER_VIEW else 2)
-        if identity >= 1 and fits:
-            return pair, identity, view, image
-    raise DataError(
-        f"{name!r} is not a CUHK03 image name: expected pair_identity_view_image.png such as 1_001_1_02.png, "
-        "where images 01 to 05 are view 1 and images 06 to 10 are view 2"
-    )
 
 
 class _Mat73:
@@ -228,125 +169,6 @@ def _letters(number: int) -> bytes:
 
 
 def _user_block() -> bytes:
-    text = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, {_HEADER_DATE} HDF5 schema 1.00 ."
+    text = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, {HEADER_DATE} HDF5 schema 1.00 ."
     # Bytes 124 to 127 are the version, 2.0, and the byte order: how every reader tells 7.3 from 5.
     return (text.encode().ljust(116) + bytes(8) + b"\x00\x02IM").ljust(USER_BLOCK, b"\0")
-
-
-@dataclass(frozen=True)
-class NewProtocol:
-    """What a new-protocol file says: a list of images, and which of them play which part.
-
-    Args:
-        names: image names such as `1_001_1_01.png`, one per image of the box type.
-        labels: identity number of each image, (N,) int64.
-        camids: camera of each image, (N,) int64: the view, 1 or 2.
-        train_idx: positions in `names`, (T,) int64, counted from 1 as in the file.
-        query_idx: likewise, (Q,).
-        gallery_idx: likewise, (G,).
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
-    """
-
-    names: list[str]
-    labels: np.ndarray
-    camids: np.ndarray
-    train_idx: np.ndarray
-    query_idx: np.ndarray
-    gallery_idx: np.ndarray
-
-
-def write_new_protocol(
-    path: str | os.PathLike[str],
-    names: Sequence[str],
-    labels: Sequence[int],
-    camids: Sequence[int],
-    train_idx: Sequence[int],
-    query_idx: Sequence[int],
-    gallery_idx: Sequence[int],
-) -> Path:
-    """Write a new-protocol file as Zhong et al. published them: MATLAB version 5, one column per variable.
-
-    Args:
-        path: the file to write; written atomically, the same input gives the same bytes.
-        names: N image names.
-        labels: N identity numbers, 1 to 65535.
-        camids: N cameras, 1 or 2.
-        train_idx: positions in `names`, counted from 1.
-        query_idx: likewise.
-        gallery_idx: likewise.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: lengths differ or a number does not fit the file's type.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "cuhk03_new_protocol_config_labeled.mat"
-        >>> names = ["1_001_1_01.png", "1_002_1_01.png", "1_002_2_06.png"]
-        >>> _ = write_new_protocol(path, names, [1, 2, 2], [1, 1, 2], [1], [2], [3])
-        >>> read_new_protocol(path).gallery_idx
-        array([3])
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
-    """
-    from scipy.io import savemat  # takes a quarter of a second, so only where it is needed
-
-    if not len(names) == len(labels) == len(camids):
-        raise ValueError(f"got {len(names)} names, {len(labels)} labels, {len(camids)} camids; expected one each")
-    filelist = np.empty((len(names), 1), object)
-    filelist[:, 0] = [str(name) for name in names]
-    content = {"camId": _column(camids, np.uint8, "camids"), "filelist": filelist}
-    content["labels"] = _column(labels, np.uint16, "labels")
-    for key, values in (("query_idx", query_idx), ("gallery_idx", gallery_idx), ("train_idx", train_idx)):
-        content[key] = _column(values, np.uint16, key)
-    buffer = io.BytesIO()
-    savemat(buffer, content, do_compression=True)
-    header = f"MATLAB 5.0 MAT-file, Platform: GLNXA64, {_HEADER_DATE}".encode().ljust(116)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(header + buffer.getvalue()[116:])
-    return Path(path)
-
-
-def _column(values: Sequence[int], dtype: type, name: str) -> np.ndarray:
-    array = np.asarray(values, dtype=np.int64).reshape(-1, 1)
-    if array.size and (array.min() < 1 or array.max() > np.iinfo(dtype).max):
-        raise ValueError(f"{name}: got {array.min()} to {array.max()}, expected 1 to {np.iinfo(dtype).max}")
-    return array.astype(dtype)
-
-
-def read_new_protocol(path: str | os.PathLike[str]) -> NewProtocol:
-    """Read a new-protocol file and make sure that it is consistent.
-
-    Args:
-        path: `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`.
-
-    Returns:
-        Its content, numbers as int64 (N,).
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it is not a MATLAB 5 file, lacks a variable, or contradicts itself.
-
-    Example:
-        See `write_new_protocol`.
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
-    """
-    from scipy.io import loadmat
-
-    path = Path(path)
-    try:
-        content = loadmat(path)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # scipy raises some ten kinds on damaged files
-        raise DataError(f"{path}: cannot be read as a MATLAB 5 file ({error})") from None
-    names = [str(cell[0]) for cell in content["filelist"][:, 0]]
-    numbers = {key: content[key].astype(np.int64).ravel() for key in _NUMBERS}
-    return NewProtocol(names, *numbers.values())
-
-
-_NUMBERS = ("labels", "camId", "train_idx", "query_idx", "gallery_idx")

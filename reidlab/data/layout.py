@@ -1,0 +1,149 @@
+"""Where the files of CUHK03 lie: the layouts that people have, and one message when something is missing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from reidlab.data.names import BOXES
+from reidlab.data.protocolfile import PROTOCOL_SOURCE
+from reidlab.errors import DataError
+
+MAT_NAME = "cuhk-03.mat"
+MAT_SOURCE = "from its authors on request, www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html"
+NP_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+_BASES = ("", "cuhk03", "cuhk03-np", "CUHK03-NP")
+_BOX_FOLDERS = {"labeled": ("labeled", "labelled", "label"), "detected": ("detected", "detect")}
+
+
+def protocol_name(box: str) -> str:
+    """Return the file name of a box type's new protocol.
+
+    Example:
+        >>> protocol_name("labeled")
+        'cuhk03_new_protocol_config_labeled.mat'
+    """
+    return f"cuhk03_new_protocol_config_{box}.mat"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What was found under a data folder for one box type; None where nothing was.
+
+    Args:
+        root: the folder that was searched.
+        mat: `cuhk-03.mat`.
+        protocol: the new-protocol file of the box type.
+        extracted: the folder that holds `images_labeled/` or `images_detected/`.
+        np_folder: the CUHK03-NP folder of the box type.
+        synthetic: whether a `world.json` says that this is the embedded world.
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+
+    root: Path
+    mat: Path | None
+    protocol: Path | None
+    extracted: Path | None
+    np_folder: Path | None
+    synthetic: bool
+
+
+def mat_places(root: Path) -> list[Path]:
+    """List where `cuhk-03.mat` may lie: as the public code bases have it, or directly in the folder."""
+    return [root / base / inner / MAT_NAME for base in _BASES[:2] for inner in ("cuhk03_release", "")]
+
+
+def protocol_places(root: Path, box: str) -> list[Path]:
+    """List where a new-protocol file may lie."""
+    return [root / base / inner / protocol_name(box) for base in _BASES[:2] for inner in ("", "cuhk03_release")]
+
+
+def find_layout(root: str | os.PathLike[str], box: str) -> Layout:
+    """Look what a folder holds of CUHK03.
+
+    Args:
+        root: the folder, or the one above it.
+        box: "labeled" or "detected".
+
+    Returns:
+        What was found; nothing is opened.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+
+    Example:
+        >>> import tempfile
+        >>> find_layout(tempfile.mkdtemp(), "labeled").mat is None
+        True
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"{root}: {what}; give the folder that holds cuhk03_release/{MAT_NAME}")
+    bases = [root / base for base in _BASES]
+    return Layout(
+        root=root,
+        mat=_first(mat_places(root), Path.is_file),
+        protocol=_first(protocol_places(root, box), Path.is_file),
+        extracted=_first(bases, lambda base: (base / f"images_{box}").is_dir()),
+        np_folder=_first(_np_places(bases, box), lambda folder: all((folder / n).is_dir() for n in NP_FOLDERS)),
+        synthetic=any((base / "world.json").is_file() for base in bases),
+    )
+
+
+def _np_places(bases: list[Path], box: str) -> list[Path]:
+    """The box type of a CUHK03-NP folder is the name of the folder around its three parts."""
+    inner = [base / name for base in bases for name in _BOX_FOLDERS[box]]
+    inner += [base / name.capitalize() for base in bases for name in _BOX_FOLDERS[box]]
+    return inner + bases
+
+
+def box_of_folder(folder: Path) -> str | None:
+    """Read the box type off a folder's name: `labeled`, `cuhk03_np_detected`, ...; None if it does not tell.
+
+    Example:
+        >>> box_of_folder(Path("cuhk03-np/detected")), box_of_folder(Path("cuhk03-np"))
+        ('detected', None)
+    """
+    name = folder.resolve().name.lower()
+    said = [box for box in BOXES if any(word in name for word in _BOX_FOLDERS[box])]
+    return said[0] if len(said) == 1 else None
+
+
+def missing_error(layout: Layout, box: str, protocol: str) -> FileNotFoundError:
+    """Make the one error for missing files: which, where they were looked for, where they come from."""
+    root, lacks = layout.root, []
+    images = layout.mat or (layout.extracted if protocol == "new" else None)
+    if not images:
+        lacks.append(f"{MAT_NAME} (looked for {_relative(root, mat_places(root))}; to be had {MAT_SOURCE})")
+    if protocol == "new" and not layout.protocol:
+        where = _relative(root, protocol_places(root, box))
+        lacks.append(f"{protocol_name(box)} (looked for {where}; to be had from {PROTOCOL_SOURCE})")
+    instead = f"images_{box}/ with the protocol file, or a CUHK03-NP folder ({', '.join(NP_FOLDERS)})"
+    hint = f"; instead of {MAT_NAME} also {instead} will do" if protocol == "new" and not images else ""
+    if protocol == "classic" and (layout.extracted or layout.np_folder):
+        hint = f"; the test sets of the classic protocol are in {MAT_NAME} only, so image folders will not do"
+    return FileNotFoundError(f"{root}: missing {' and '.join(lacks)}{hint}")
+
+
+def require_box(folder: Path, box: str) -> None:
+    """Refuse a CUHK03-NP folder whose name says the other box type.
+
+    Raises:
+        DataError: it does.
+    """
+    said = box_of_folder(folder)
+    if said not in (None, box):
+        raise DataError(f"{folder}: got box={box!r}, but the folder's name says {said}; give the folder of {box} boxes")
+
+
+def _first(places, holds) -> Path | None:
+    return next((place for place in places if holds(place)), None)
+
+
+def _relative(root: Path, places: list[Path]) -> str:
+    return ", ".join(place.relative_to(root).as_posix() for place in places)

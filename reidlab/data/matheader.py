@@ -1,0 +1,201 @@
+"""What a `.mat` file really is, told from its first bytes, before any library gets to see it."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from pathlib import Path
+from typing import Literal
+
+import h5py
+
+from reidlab.errors import DataError
+
+Version = Literal["7.3", "5"]
+
+HEADER_DATE = "Created on: Sat Jan  1 00:00:00 2000"
+"""The date in the files we write: a fixed one, since the same input has to give the same bytes."""
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_EXPECTED = {
+    "7.3": "the images, MATLAB 7.3 (HDF5), cuhk-03.mat of cuhk03_release",
+    "5": "a new-protocol file, MATLAB 5, cuhk03_new_protocol_config_labeled.mat or ..._detected.mat",
+}
+_ARCHIVES = {b"PK\x03\x04": "ZIP", b"\x1f\x8b": "gzip", b"Rar!": "RAR", b"7z\xbc\xaf": "7z", b"BZh": "bzip2"}
+_COPY_AGAIN = "copy or download it again"
+
+
+def describe_problem(path: str | os.PathLike[str], version: Version) -> str | None:
+    """Say what is wrong with a `.mat` file as a whole, or None.
+
+    Only the first kilobytes are read, so this is quick on a file of any size. The loader and
+    `reidlab.data.check` both ask here: one fault has one wording.
+
+    Args:
+        path: the file.
+        version: what it should be: "7.3" for `cuhk-03.mat`, "5" for a new-protocol file.
+
+    Returns:
+        One line beginning with the path: what was found, what was expected, what to do; None if all is well.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "cuhk-03.mat"
+        >>> _ = path.write_bytes(b"")
+        >>> describe_problem(path, "7.3").rpartition("/")[2]
+        'cuhk-03.mat: is empty (0 bytes); copy or download it again'
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+    path = Path(path)
+    if path.is_dir():
+        return f"{path}: is a folder; expected a file: {_EXPECTED[version]}"
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(4096)
+    problem = _truncated(path, start, size) if _version(path, start) == version else _wrong_kind(path, start, version)
+    return f"{path}: {problem}" if problem else None
+
+
+def open_mat73(path: str | os.PathLike[str]) -> h5py.File:
+    """Open a MATLAB 7.3 file for reading; a damaged one gives one clear line.
+
+    Args:
+        path: for example `cuhk-03.mat`.
+
+    Returns:
+        The open HDF5 file; the caller closes it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is empty, cut short, a web page, of another MATLAB version, or damaged inside.
+
+    Example:
+        >>> open_mat73(__file__)
+        Traceback (most recent call last):
+        reidlab.errors.DataError: ...matheader.py: is a text file that begins ...
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+    try:
+        problem = describe_problem(path, "7.3")
+        if problem:
+            raise DataError(problem)
+        # No lock: the file is never changed in place, and many network disks refuse locks.
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; expected {_EXPECTED['7.3']}") from None
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give yourself the right to read it") from None
+    except OSError as error:
+        raise DataError(f"{path}: damaged inside ({first_line(error)}); {_COPY_AGAIN}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, shortened: libraries below tell long stories.
+
+    Example:
+        >>> first_line(OSError("broken\\nat line 3"))
+        'broken'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def _version(path: Path, start: bytes) -> Version | None:
+    if start.startswith(b"MATLAB 5.0 MAT-file") or start[124:128] in (b"\x00\x01IM", b"\x01\x00MI"):
+        return "5"
+    if start.startswith(b"MATLAB 7.3 MAT-file") or _superblock(path) is not None:
+        return "7.3"
+    return None
+
+
+def _superblock(path: Path) -> int | None:
+    """Return where the HDF5 part begins: at 0, 512, 1024, 2048, ... as the format allows; None if nowhere."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while place < min(size, 1 << 24):
+            file.seek(place)
+            if file.read(8) == HDF5_SIGNATURE:
+                return place
+            place = 2 * place or 512
+    return None
+
+
+def _wrong_kind(path: Path, start: bytes, version: Version) -> str:
+    expected = f"expected {_EXPECTED[version]}"
+    found = _version(path, start)
+    if found == "5":
+        return f"is a MATLAB 5 file, perhaps a new-protocol file under a wrong name; {expected}"
+    if found == "7.3":
+        return f"is a MATLAB 7.3 (HDF5) file, perhaps cuhk-03.mat under a wrong name; {expected}"
+    if not start:
+        return f"is empty (0 bytes); {_COPY_AGAIN}"
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if re.match(rb"<(!doctype\s+html|html|head|\?xml)", text, re.IGNORECASE) or b"<html" in text.lower():
+        return (
+            f"is a web page saved as .mat (scipy says of it: {_scipy_says(start)}); "
+            "download the file itself, on GitHub by the button 'Download raw file'"
+        )
+    if text.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, a note of where the file is; run `git lfs pull`, or download the file itself"
+    for magic, name in _ARCHIVES.items():
+        if start.startswith(magic):
+            return f"is a {name} archive; unpack it and use the .mat inside"
+    if not any(start):
+        return f"begins with {len(start)} zero bytes, as a download that was broken off; {_COPY_AGAIN}"
+    if all(byte >= 32 or byte in b"\t\r\n\f" for byte in start):
+        return f"is a text file that begins {start[:40].decode('latin-1')!r}; {expected}"
+    return f"is neither HDF5 nor a MATLAB 5 file (begins with the bytes {start[:8].hex(' ')}); {expected}"
+
+
+def _scipy_says(start: bytes) -> str:
+    """Return the riddle that scipy's reader would make of these bytes, so that a search for it ends here."""
+    if 0 in start[:4] or len(start) < 128:
+        return "a file of unknown type"
+    first = int(start[126] == ord("I"))
+    return f"'Unknown mat file type, version {start[124 + first]}, {start[125 - first]}'"
+
+
+def _truncated(path: Path, start: bytes, size: int) -> str | None:
+    whole = _size_mat5(path, size) if _version(path, start) == "5" else _size_hdf5(path)
+    if whole is None:
+        return f"truncated: got {size:,} bytes and no HDF5 part behind the header; {_COPY_AGAIN}"
+    return f"truncated: got {size:,} of {whole:,} bytes; {_COPY_AGAIN}" if size < whole else None
+
+
+def _size_hdf5(path: Path) -> int | None:
+    """Return the size that an HDF5 file says it has: the end-of-file address in its superblock."""
+    place = _superblock(path)
+    if place is None:
+        return None
+    with path.open("rb") as file:
+        file.seek(place)
+        block = file.read(96).ljust(96, b"\xff")
+    width = block[13] if block[8] < 2 else block[9]  # bytes per address
+    first = {0: 24, 1: 28}.get(block[8], 12)  # where the four addresses begin, by superblock version
+    if width not in (2, 4, 8):
+        return None
+    base, _, end = (int.from_bytes(block[first + i * width : first + (i + 1) * width], "little") for i in range(3))
+    return end + place - base  # the addresses count from base, which is where the superblock is
+
+
+def _size_mat5(path: Path, size: int) -> int:
+    """Return the size that a MATLAB 5 file says it has, by following its elements from tag to tag."""
+    place = 128
+    with path.open("rb") as file:
+        order = "<"
+        file.seek(126)
+        if file.read(2) == b"MI":
+            order = ">"
+        while place < size:
+            file.seek(place)
+            tag = file.read(8)
+            if len(tag) < 8:
+                return place + 8
+            place += 8 + struct.unpack(order + "II", tag)[1]
+    return place

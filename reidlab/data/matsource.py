@@ -1,0 +1,286 @@
+"""Images straight from `cuhk-03.mat`, by reference, without unpacking it first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from reidlab.data.matheader import first_line, open_mat73
+from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY, name_of_cell, parse_image_name
+from reidlab.errors import DataError
+
+EMPTY = "is an empty cell"
+_MAX_SIDE = 10_000  # pixels; a damaged or hostile file must not make us ask for terabytes
+
+
+class MatSource:
+    """The images of a file like `cuhk-03.mat`, by names such as `labeled/1_001_1_01.png`.
+
+    The file is opened at the first use, once per process: after a fork (DataLoader workers) and after
+    pickling it is opened anew. Each pair's references are read once; an image is then one look-up.
+
+    Args:
+        path: the `.mat` file.
+
+    Raises:
+        FileNotFoundError: at the first use, if there is no such file.
+        DataError: at the first use, if the file is damaged or of another kind.
+
+    Example:
+        >>> import tempfile
+        >>> from reidlab.data.matfile import write_cuhk03_mat
+        >>> path = Path(tempfile.mkdtemp()) / "cuhk-03.mat"
+        >>> image = np.full((160, 60, 3), 7, np.uint8)
+        >>> _ = write_cuhk03_mat(path, [1], [("labeled", 1, 1, 0, image)], [])
+        >>> MatSource(path).load("labeled/1_001_1_01.png").shape
+        (160, 60, 3)
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._forget()
+
+    def __repr__(self) -> str:
+        return f"MatSource({os.fspath(self.path)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}  # open files do not travel between processes
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.path = state["path"]
+        self._forget()
+
+    def _forget(self) -> None:
+        self._file: h5py.File | None = None
+        self._process = -1
+        self._tables: dict[str, list[np.ndarray]] = {}
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        if self._file is not None:
+            self._file.close()
+        self._forget()
+
+    @property
+    def file(self) -> h5py.File:
+        """The open HDF5 file of this process."""
+        if self._file is None or self._process != os.getpid():
+            self.close()
+            self._file, self._process = open_mat73(self.path), os.getpid()
+        return self._file
+
+    def load(self, name: str) -> np.ndarray:
+        """Read one image as uint8 (H, W, 3), RGB.
+
+        Args:
+            name: box and image name, `labeled/1_001_1_01.png`.
+
+        Raises:
+            DataError: the name does not parse, its cell is empty or missing, or holds no 8-bit RGB image.
+        """
+        box, _, file_name = name.rpartition("/")
+        pair, identity, _, image = parse_image_name(file_name)
+        try:
+            dataset = self.cell(box, pair, identity, image - 1)
+            problem = describe_cell(dataset)
+            if problem is None:
+                return _read_pixels(dataset)
+        except (OSError, RuntimeError, KeyError, MemoryError) as error:
+            problem = f"cannot be read ({first_line(error)})"
+        raise DataError(f"{self.path}: image {name} {problem}; `reidlab check` looks at every image of the file")
+
+    def cell(self, box: str, pair: int, identity: int, index: int) -> h5py.h5d.DatasetID:
+        """Return the low-level dataset behind one cell; pair and identity count from 1, index from 0.
+
+        Raises:
+            DataError: there is no such cell, or its reference leads nowhere.
+        """
+        file = self.file  # first, since a new process has no tables yet
+        tables = self.tables(box)
+        if not 1 <= pair <= len(tables) or not 1 <= identity <= tables[pair - 1].shape[1]:
+            raise DataError(
+                f"{self.path}: /{box} has no identity {identity} in pair {pair}; "
+                f"its pairs hold {', '.join(str(t.shape[1]) for t in tables)} identities"
+            )
+        return _follow(file, tables[pair - 1][index, identity - 1])
+
+    def tables(self, box: str) -> list[np.ndarray]:
+        """Return the references of a box type, one (10, identities) array per camera pair.
+
+        Raises:
+            DataError: the file has no such variable, or it is not a cell array of cell arrays.
+        """
+        file = self.file
+        if box not in self._tables:
+            if box not in BOXES:
+                raise DataError(f"{self.path}: got the box type {box!r}, expected one of {', '.join(BOXES)}")
+            cells = [self._cells(ref, f"/{box}, pair {n}") for n, ref in enumerate(self._variable(file, box), 1)]
+            for number, table in enumerate(cells, 1):
+                if table.ndim != 2 or table.shape[0] != IMAGES_PER_IDENTITY:
+                    raise DataError(
+                        f"{self.path}: /{box}, pair {number}: got a cell array of shape {table.shape}, "
+                        f"expected ({IMAGES_PER_IDENTITY}, identities); is this cuhk-03.mat?"
+                    )
+            self._tables[box] = cells
+        return self._tables[box]
+
+    def sizes(self, box: str) -> list[int]:
+        """Return the number of identities of each camera pair."""
+        return [table.shape[1] for table in self.tables(box)]
+
+    def testsets(self) -> list[np.ndarray]:
+        """Return the classic protocol's test sets, each (n, 2) int64: pair and identity, from 1.
+
+        Raises:
+            DataError: they are missing, not whole numbers, or name people who are not there.
+        """
+        sets = []
+        for number, reference in enumerate(self._variable(self.file, "testsets")):
+            where = f"{self.path}: /testsets, set {number}"
+            dataset = self._dataset(reference, where)
+            if len(dataset.shape) != 2 or dataset.shape[0] != 2 or dataset.dtype.kind not in "fiu":
+                raise DataError(
+                    f"{where}: got {dataset.dtype} {dataset.shape}, expected numbers (2, n): is it cuhk-03?"
+                )
+            pairs = np.empty(dataset.shape, np.float64)
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, pairs)
+            if not np.array_equal(pairs, np.round(pairs)):
+                raise DataError(f"{where}: holds numbers that are not whole; expected pair and identity")
+            sets.append(pairs.T.astype(np.int64))
+        return sets
+
+    def present(self, box: str) -> list[np.ndarray]:
+        """Tell which cells hold an image, one bool (identities, 10) array per camera pair.
+
+        Follows every reference but reads no pixels: about half a second for CUHK03.
+
+        Raises:
+            DataError: a cell holds something that is neither an image nor empty.
+        """
+        file, answer = self.file, []
+        for pair, table in enumerate(self.tables(box), 1):
+            held = np.zeros((table.shape[1], table.shape[0]), bool)
+            for (index, identity), reference in np.ndenumerate(table):
+                problem = describe_cell(_follow(file, reference))
+                if problem not in (None, EMPTY):
+                    name = f"{box}/{name_of_cell(pair, identity + 1, index)}"
+                    raise DataError(f"{self.path}: image {name} {problem}; copy the file again")
+                held[identity, index] = problem is None
+            answer.append(held)
+        return answer
+
+    def empty(self, box: str) -> list[np.ndarray]:
+        """Tell which cells are empty as far as can be seen without visiting them, bool (identities, 10) per pair.
+
+        MATLAB points untouched cells at one shared empty object, so an address that occurs twice is one.
+        Cells that are empty in another way show only when they are followed, as `present` does. On a
+        cold disk that is the difference between a blink and minutes.
+        """
+        file, answer = self.file, []
+        variable = self._variable(file, box)
+        for reference, table in zip(variable, self.tables(box), strict=True):
+            dataset = _follow(file, reference)
+            addresses = np.zeros(table.shape, np.uint64)
+            dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, addresses, mtype=dataset.get_type())
+            _, first, place, count = np.unique(addresses, return_index=True, return_inverse=True, return_counts=True)
+            shared = np.array(
+                [
+                    n > 1 and describe_cell(_follow(file, table.flat[i])) == EMPTY
+                    for i, n in zip(first, count, strict=True)
+                ]
+            )
+            answer.append((shared[place.reshape(table.shape)] | (addresses == 0)).T)
+        return answer
+
+    def _variable(self, file: h5py.File, name: str) -> np.ndarray:
+        link = file.get(name, getlink=True)
+        if link is None:
+            found = ", ".join(key for key in file if key != "#refs#") or "nothing"
+            raise DataError(f"{self.path}: lacks the variable {name} (holds {found}); is this cuhk-03.mat?")
+        if not isinstance(link, h5py.HardLink):
+            raise DataError(f"{self.path}: the variable {name} is a link that leads out of it; not CUHK03's file")
+        content = file[name]
+        if not isinstance(content, h5py.Dataset) or content.dtype != h5py.ref_dtype or content.ndim != 2:
+            raise DataError(f"{self.path}: the variable {name} is no cell array; is this cuhk-03.mat?")
+        return content[()].ravel()
+
+    def _cells(self, reference: h5py.Reference, where: str) -> np.ndarray:
+        dataset = h5py.Dataset(self._dataset(reference, f"{self.path}: {where}"))
+        if dataset.dtype != h5py.ref_dtype:
+            raise DataError(f"{self.path}: {where}: got {dataset.dtype} {dataset.shape}, expected a cell array")
+        return dataset[()]
+
+    def _dataset(self, reference: h5py.Reference, where: str) -> h5py.h5d.DatasetID:
+        try:
+            return _follow(self.file, reference)
+        except (DataError, OSError, RuntimeError, KeyError) as error:
+            raise DataError(f"{where}: {first_line(error)}; the file is damaged, copy it again") from None
+
+
+def _follow(file: h5py.File, reference: h5py.Reference) -> h5py.h5d.DatasetID:
+    try:
+        found = h5py.h5r.dereference(reference, file.id)
+    except (ValueError, OSError, RuntimeError, KeyError):
+        found = None
+    if not isinstance(found, h5py.h5d.DatasetID):
+        raise DataError("holds a reference to nowhere")
+    return found
+
+
+def _read_pixels(dataset: h5py.h5d.DatasetID) -> np.ndarray:
+    """Read (3, W, H), as MATLAB stores an image, and turn it into (H, W, 3)."""
+    stored = np.empty(dataset.shape, np.uint8)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, stored)
+    image = np.empty(stored.shape[::-1], np.uint8)
+    for channel in range(3):  # three plain transpositions are 3 times as fast as one of all axes
+        image[:, :, channel] = stored[channel].T
+    return image
+
+
+def describe_cell(dataset: h5py.h5d.DatasetID) -> str | None:
+    """Say why a cell holds no 8-bit RGB image, or None if it does; reads no pixels.
+
+    Returns:
+        `EMPTY` for an empty cell; else a description such as "is 16 bits deep: ...".
+
+    Example:
+        >>> with h5py.File("x", "w", driver="core", backing_store=False) as file:
+        ...     describe_cell(file.create_dataset("grey", (60, 160), "u1").id)
+        'is grey or flat: got uint8 (60, 160), expected uint8 (3, W, H)'
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+    shape = dataset.shape
+    is_bytes = dataset.get_type().equal(h5py.h5t.STD_U8LE)
+    if is_bytes and len(shape) == 3 and shape[0] == 3 and min(shape) > 0 and max(shape) <= _MAX_SIDE:
+        plan = dataset.get_create_plist()
+        if plan.get_external_count() or plan.get_layout() not in (
+            h5py.h5d.COMPACT,
+            h5py.h5d.CONTIGUOUS,
+            h5py.h5d.CHUNKED,
+        ):
+            return "keeps its pixels in another file, which is not followed"
+        return None
+    if _is_empty(dataset):
+        return EMPTY
+    got = f"got {dataset.dtype} {shape}, expected uint8 (3, W, H)"
+    if not is_bytes and len(shape) == 3:
+        return f"is {8 * dataset.dtype.itemsize} bits deep: {got}"
+    if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
+        return f"is grey or flat: {got}"
+    return f"is no image: {got}"
+
+
+def _is_empty(dataset: h5py.h5d.DatasetID) -> bool:
+    if h5py.h5a.exists(dataset, b"MATLAB_empty"):
+        return bool(h5py.Dataset(dataset).attrs["MATLAB_empty"])
+    if 0 in dataset.shape:
+        return True
+    # Files rewritten by other tools lose the attribute but keep MATLAB's two numbers, 0 and 0.
+    return dataset.shape in ((2,), (1, 2), (2, 1)) and not np.any(h5py.Dataset(dataset)[()])
