@@ -95,7 +95,12 @@ def _start(job: Job, jobs: int, html: bool) -> None:
     print(f"… {job.notebook.stem}  {_parameters_line(job.parameters)}", flush=True)
 
 
-def _environment(job: Job, jobs: int) -> dict[str, str]:
+def kernel_environment(jobs: int) -> dict[str, str]:
+    """Return the environment in which lessons run in batch: quiet, this package, a fair share of the cores.
+
+    Args:
+        jobs: how many lessons run at the same time.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     environment = dict(os.environ)
     environment.pop("MPLBACKEND", None)  # any value there takes the figures out of the notebook
@@ -107,10 +112,16 @@ def _environment(job: Job, jobs: int) -> dict[str, str]:
         PYDEVD_DISABLE_FILE_VALIDATION="1",
         PYTHONPATH=os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
     )
-    environment[FOLDER_VARIABLE] = str(job.folder / "results")
-    given = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in job.parameters.items())
-    environment[COMMAND_VARIABLE] = f"reidlab lessons run {job.notebook.stem} {given}"
     return environment
+
+
+def _environment(job: Job, jobs: int) -> dict[str, str]:
+    given = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in job.parameters.items())
+    own = {
+        FOLDER_VARIABLE: str(job.folder / "results"),
+        COMMAND_VARIABLE: f"reidlab lessons run {job.notebook.stem} {given}",
+    }
+    return {**kernel_environment(jobs), **own}
 
 
 def _collect(job: Job, out: Path) -> LessonResult:
