@@ -43,12 +43,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files only their owner can read
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files only their owner can read
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

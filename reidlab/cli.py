@@ -1,0 +1,218 @@
+"""The `reidlab` command: thin wrappers, one line of error instead of a traceback."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from reidlab.errors import DataError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Person re-identification, from data to scores.")
+lessons_app = typer.Typer(no_args_is_help=True, help="Run and refresh the lessons.")
+app.add_typer(lessons_app, name="lessons")
+
+Root = Annotated[Path, typer.Argument(help="Folder with the data set.")]
+Box = Annotated[str | None, typer.Option(help="labeled or detected; CUHK03 has no default.")]
+Protocol = Annotated[str, typer.Option(help="new (767/700 identities) or classic (20 splits).")]
+Split = Annotated[int, typer.Option(help="Number of the classic split, 0 to 19.")]
+Format = Annotated[str, typer.Option(help="cuhk03, market1501 or folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Workers = Annotated[int, typer.Option(help="Processes that read images.")]
+
+
+def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn expected errors into one line on stderr and exit code 1; an unexpected one keeps its traceback."""
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (DataError, ValueError, OSError, FloatingPointError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(1) from None
+
+    return guarded
+
+
+@app.callback()
+def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Show log messages.")] = False) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+
+
+@app.command()
+@_one_line_errors
+def world(
+    out: Annotated[Path, typer.Argument(help="Folder to write the world into.")],
+    size: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
+    seed: Annotated[int, typer.Option(help="Another seed, another world.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Processes; all cores if not given.")] = None,
+) -> None:
+    """Write Walkers, the embedded world, in CUHK03's file formats."""
+    from reidlab.synth import World
+
+    start = time.perf_counter()
+    folder = World.preset(size, seed=seed).write(out, jobs=jobs)
+    typer.echo(f"Walkers {size}, seed {seed}: {folder} ({time.perf_counter() - start:.1f} s)")
+
+
+@app.command()
+@_one_line_errors
+def check(root: Root) -> None:
+    """Check the files of CUHK03, or of a world: what is there, what is wrong, what to do."""
+    from reidlab.data import check as check_files
+
+    report = check_files(root)
+    typer.echo(str(report))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_one_line_errors
+def train(
+    root: Root,
+    out: Annotated[Path, typer.Option(help="Where to write the checkpoint.")] = Path("runs/last.pt"),
+    box: Box = None,
+    protocol: Protocol = "new",
+    split: Split = 0,
+    data_format: Annotated[str, typer.Option("--format", help="cuhk03, market1501 or folder.")] = "cuhk03",
+    preset: Annotated[str, typer.Option(help="Named settings.")] = "laptop",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, over the preset.")] = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+) -> None:
+    """Train a model, write a checkpoint, print its scores on query and gallery."""
+    from reidlab.features import evaluate_model
+    from reidlab.lessons.setup import device as find_device
+    from reidlab.training import TrainConfig, parse_settings, save_checkpoint
+    from reidlab.training import train as run
+
+    data = open_data(root, data_format, box, protocol, split)
+    config = TrainConfig.preset(preset, **parse_settings(settings or []))
+    typer.echo(f"{data}\n\n{config}\n")
+    where = str(find_device(device))
+    result = run(config, data, device=where, workers=workers, report=_print_row)
+    save_checkpoint(out, result, data)
+    typer.echo(f"trained {result.epochs:.1f} epochs in {result.seconds:.0f} s; checkpoint: {out}")
+    typer.echo(f"{_title(data)}: {evaluate_model(result.model, data, device=where, workers=workers)}")
+
+
+@app.command()
+@_one_line_errors
+def evaluate(
+    root: Root,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `reidlab train`.")] = None,
+    box: Box = None,
+    protocol: Protocol = "new",
+    split: Split = 0,
+    data_format: Annotated[str, typer.Option("--format", help="cuhk03, market1501 or folder.")] = "cuhk03",
+    metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
+    device: Device = "auto",
+    workers: Workers = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the scores here, as JSON.")] = None,
+) -> None:
+    """Score a checkpoint, or raw pixels where none is given, on query and gallery."""
+    from reidlab.features import evaluate_model
+    from reidlab.lessons.setup import device as find_device
+    from reidlab.models.pixels import RawPixels
+    from reidlab.results import write_scores
+    from reidlab.training import load_checkpoint
+
+    data = open_data(root, data_format, box, protocol, split)
+    model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
+    start = time.perf_counter()
+    result = evaluate_model(model, data, metric=metric, device=str(find_device(device)), workers=workers)
+    name = str(checkpoint) if checkpoint else "raw pixels (no --checkpoint given)"
+    typer.echo(f"{_title(data)}, {name}: {result}")
+    if out:
+        seeds = [meta["config"]["seed"]] if meta else []
+        write_scores(out, result, data, seeds=seeds, seconds=time.perf_counter() - start, model=name)
+        typer.echo(f"scores: {out}")
+
+
+@lessons_app.command("run")
+@_one_line_errors
+def lessons_run(
+    notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons if none is named.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for executed notebooks, pages and results.")] = Path("build"),
+    profile: Annotated[str, typer.Option(help="smoke, laptop or gpu.")] = "laptop",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A notebook parameter.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Notebooks at a time.")] = 2,
+    html: Annotated[bool, typer.Option(help="Also make HTML pages and an index.")] = True,
+    timeout: Annotated[int, typer.Option(help="Seconds that one notebook may take.")] = 3600,
+) -> None:
+    """Run lessons headlessly; unknown or ill-typed parameters are refused. Exit code 1 if any fails."""
+    from reidlab.lessons.run import run_lessons
+
+    results = run_lessons(
+        notebooks or None,
+        out,
+        profile=profile,
+        parameters=_pairs(parameter or []),
+        jobs=jobs,
+        html=html,
+        timeout=timeout,
+    )
+    if any(not result.ok for result in results):
+        raise typer.Exit(1)
+
+
+@lessons_app.command("refresh")
+@_one_line_errors
+def lessons_refresh(
+    notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons if none is named.")] = None,
+) -> None:
+    """Execute committed notebooks again, in place."""
+    from reidlab.lessons.refresh import refresh
+
+    refresh(notebooks or None)
+
+
+def open_data(root: Path, data_format: str, box: str | None, protocol: str, split: int) -> Any:
+    """Open a data set by the name of its format.
+
+    Raises:
+        ValueError: an unknown format, or CUHK03 without a box type.
+    """
+    from reidlab.data import CUHK03, FolderDataset, Market1501
+
+    if data_format == "cuhk03":
+        if box is None:
+            raise ValueError("--box is missing: CUHK03 has labeled and detected boxes, and their scores differ")
+        return CUHK03(root, box=box, protocol=protocol, **({"split": split} if protocol == "classic" else {}))
+    if data_format not in ("market1501", "folder"):
+        raise ValueError(f"--format {data_format}: expected cuhk03, market1501 or folder")
+    if box is not None:
+        raise ValueError(f"--box {box}: only CUHK03 has box types; leave it out with --format {data_format}")
+    return {"market1501": Market1501, "folder": FolderDataset}[data_format](root)
+
+
+def _pairs(texts: list[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name:
+            raise ValueError(f"{text!r}: expected NAME=VALUE")
+        pairs.append((name, value))
+    return pairs
+
+
+def _print_row(row: dict[str, float]) -> None:
+    terms = "  ".join(
+        f"{name} {value:.3f}" for name, value in row.items() if name not in ("iteration", "learning_rate")
+    )
+    typer.echo(f"iteration {row['iteration']:>6.0f}  {terms}  learning rate {row['learning_rate']:.2e}")
+    sys.stdout.flush()
+
+
+def _title(data: Any) -> str:
+    return f"{data.name}, {data.box} boxes, {data.protocol} protocol"

@@ -1,0 +1,208 @@
+"""Convolutional networks without a head: images in, a map of features out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from reidlab.errors import DataError
+
+RESNET50_TENSORS = 265
+"""Tensors of a ResNet-50 without classifier and without batch norm's batch counters."""
+
+
+class InstanceBatchNorm(nn.Module):
+    """Half of the channels normalised per image, the other half per batch.
+
+    Instance norm takes away what a camera does to a whole picture (brightness, contrast, tint); batch
+    norm on the other half keeps what would be lost with it.
+
+    Args:
+        channels: number of channels, even.
+
+    Example:
+        >>> InstanceBatchNorm(8)(torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
+
+    Source: Pan et al., "Two at once: enhancing learning and generalization capacities via IBN-Net", 2018.
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"channels={channels}: expected an even number, one half for each kind of norm")
+        self.instance = nn.InstanceNorm2d(channels // 2, affine=True)
+        self.batch = nn.BatchNorm2d(channels // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        first, second = x.chunk(2, dim=1)  # (B, C/2, H, W) each
+        return torch.cat([self.instance(first.contiguous()), self.batch(second.contiguous())], dim=1)
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3×3 convolutions around a shortcut; `norm` is the first normalisation."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int, norm: Callable[[int], nn.Module]):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.norm1 = norm(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            if stride != 1 or channels_in != channels
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
+
+
+class SmallBackbone(nn.Module):
+    """A residual network that trains in CPU minutes: 128×64 images to (B, 256, 8, 4) maps.
+
+    Args:
+        widths: channels of the stem and of the three stages.
+
+    Example:
+        >>> SmallBackbone()(torch.zeros(1, 3, 128, 64)).shape
+        torch.Size([1, 256, 8, 4])
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+
+    height, width = 128, 64
+
+    def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 128, 256)):
+        super().__init__()
+        stem, *stages = widths
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, stem, 5, 2, 2, bias=False), InstanceBatchNorm(stem), nn.ReLU(), nn.MaxPool2d(2)
+        )
+        norms: list[Callable[[int], nn.Module]] = [InstanceBatchNorm, InstanceBatchNorm, nn.BatchNorm2d]
+        strides = (1, 2, 2)
+        inputs = [stem, *stages[:-1]]
+        self.stages = nn.Sequential(
+            *(_ResidualBlock(i, o, s, n) for i, o, s, n in zip(inputs, stages, strides, norms, strict=True))
+        )
+        self.channels = stages[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, 256, H/16, W/16)."""
+        return self.stages(self.stem(images))
+
+
+class ResNet50Backbone(nn.Module):
+    """ResNet-50 without its classifier; the last stage keeps its resolution (stride 1).
+
+    Args:
+        weights: None for random numbers; a path to a state dict of torchvision's or the original ResNet-50;
+            or "torchvision", which lets torchvision download its ImageNet weights on this machine.
+
+    Example:
+        >>> ResNet50Backbone()(torch.zeros(1, 3, 64, 32)).shape
+        torch.Size([1, 2048, 4, 2])
+
+    Source: He et al. 2016; last stride 1: Luo et al. 2019, section 3.5.
+    """
+
+    height, width = 256, 128
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None):
+        super().__init__()
+        resnet = torchvision_models.resnet50(weights=None)
+        resnet.layer4[0].conv2.stride = (1, 1)
+        resnet.layer4[0].downsample[0].stride = (1, 1)
+        for name, module in resnet.named_children():
+            if name not in ("avgpool", "fc"):
+                self.add_module(name, module)
+        self.channels = 2048
+        self.num_loaded = 0 if weights is None else load_resnet50_weights(self, weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to (B, 2048, H/16, W/16)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def load_resnet50_weights(backbone: nn.Module, weights: str | os.PathLike[str]) -> int:
+    """Copy ImageNet weights into a ResNet-50, all of them or none, and say how many.
+
+    A loop that gives up at the first name it does not find leaves a network that is nearly random and
+    still trains; that is why the count is returned and checked.
+
+    Args:
+        backbone: a `ResNet50Backbone`.
+        weights: a path, or "torchvision".
+
+    Returns:
+        265, the number of tensors copied (batch norm's batch counters are not counted).
+
+    Raises:
+        FileNotFoundError: no such file, or torchvision could not download.
+        DataError: the file is no state dict of a ResNet-50; names and shapes that do not fit are listed.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "resnet50.pth"
+        >>> torch.save(torchvision_models.resnet50(weights=None).state_dict(), file)
+        >>> load_resnet50_weights(ResNet50Backbone(), file)
+        265
+    """
+    state = _torchvision_state() if weights == "torchvision" else read_state_dict(weights)
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    own = backbone.state_dict()
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - own.keys())
+    wrong = sorted(name for name in needed & state.keys() if state[name].shape != own[name].shape)
+    if missing or unknown or wrong:
+        raise DataError(
+            f"{weights}: not the weights of a ResNet-50: {len(missing)} tensors missing, {len(unknown)} unknown, "
+            f"{len(wrong)} of another shape, first {(missing + unknown + wrong)[:3]}; nothing was loaded"
+        )
+    backbone.load_state_dict({**own, **state})
+    return len(needed)
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a dict of tensors, executing nothing that the file may carry.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DataError: the file is damaged, or holds more than tensors.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such weights file; pass the path of a saved state dict")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"{path}: cannot be read as a file of tensors ({first_line}); if it is a pickle of a whole model, "
+            "save model.state_dict() on the machine that made it"
+        ) from None
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise DataError(f"{path}: got {type(content).__name__}, expected a dict from names to tensors")
+    return content
+
+
+def _torchvision_state() -> dict[str, Tensor]:
+    try:
+        return torchvision_models.ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=False)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"torchvision could not fetch its ImageNet weights ({error}); "
+            "fetch resnet50 weights on a connected machine and pass their path instead"
+        ) from None
+
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {"small": SmallBackbone, "resnet50": ResNet50Backbone}

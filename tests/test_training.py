@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+import torch
+
+from reidlab.data.records import Record, Splits
+from reidlab.errors import DataError
+from reidlab.features import evaluate_model, extract_features
+from reidlab.models import Baseline
+from reidlab.results import score_record
+from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
+
+SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
+
+
+class Colours:
+    """Pictures in one colour per person, with noise of their own."""
+
+    def load(self, name):
+        pid, number = map(int, name.split("_"))
+        colour = np.random.default_rng(pid).integers(0, 255, 3)
+        noise = np.random.default_rng([pid, number]).integers(-20, 20, (64, 32, 3))
+        return np.clip(colour + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def colours():
+    records = [[Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for i in range(4)] for p in range(10, 22)]
+    train_part, rest = records[:6], records[6:]
+    return Splits(
+        name="colours",
+        box="as given",
+        protocol="halves",
+        train=[r for person in train_part for r in person],
+        query=[person[0] for person in rest],
+        gallery=[r for person in rest for r in person[1:]],
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(colours):
+    return train(SMOKE, colours)
+
+
+def test_same_seed_same_weights_and_history(colours, trained):
+    again = train(SMOKE, colours)
+    assert again.history == trained.history
+    for (name, a), b in zip(again.model.state_dict().items(), trained.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    other = train(TrainConfig.preset("smoke", iterations=6, log_every=3, seed=1), colours)
+    assert other.history != trained.history
+
+
+def test_history_and_epochs(trained):
+    assert [row["iteration"] for row in trained.history] == [3, 6]
+    assert set(trained.history[0]) == {"iteration", "learning_rate", "cross_entropy", "triplet"}
+    assert trained.epochs == 3  # 6 iterations of P=4 over 6 identities: 2 batches an epoch
+    assert not trained.model.training
+
+
+def test_training_lowers_the_loss_and_finds_the_people(colours):
+    config = TrainConfig.preset("smoke", iterations=40, log_every=10, jitter=0.0, learning_rate=1e-3)
+    result = train(config, colours)
+    assert result.history[-1]["cross_entropy"] < 0.8 * result.history[0]["cross_entropy"]
+    assert evaluate_model(result.model, colours).rank1 > 1 / 6  # chance: six people
+
+
+def test_images_read_in_a_worker_train_as_well(colours):
+    assert train(SMOKE, colours, workers=1).history[-1]["iteration"] == 6
+
+
+def test_checkpoint_brings_back_the_same_features(tmp_path, colours, trained):
+    path = save_checkpoint(tmp_path / "deep" / "last.pt", trained, colours)
+    model, meta = load_checkpoint(path)
+    before, after = (extract_features(m, colours.query).features for m in (trained.model, model))
+    assert torch.equal(before, after)
+    assert meta["data"] == {"dataset": "colours", "box": "as given", "protocol": "halves"}
+    assert meta["config"]["iterations"] == 6
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "foreign"])
+def test_damaged_checkpoints_give_one_clear_error(tmp_path, colours, trained, damage):
+    path = save_checkpoint(tmp_path / "last.pt", trained, colours)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "text":
+        path.write_text("not a checkpoint")
+    else:
+        torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(DataError, match=r"last\.pt"):
+        load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match=r"absent\.pt: no such checkpoint"):
+        load_checkpoint(tmp_path / "absent.pt")
+
+
+def test_an_exploding_loss_stops_the_run(colours):
+    with pytest.raises(FloatingPointError, match=r"iteration \d+: .*lower learning_rate"):
+        train(TrainConfig.preset("smoke", iterations=30, learning_rate=1e20, warmup=0.0), colours)
+
+
+def test_settings_are_checked():
+    with pytest.raises(ValueError, match="unknown setting lr; the settings are backbone"):
+        TrainConfig.preset("laptop", lr=1)
+    with pytest.raises(ValueError, match="expected one of laptop"):
+        TrainConfig.preset("desktop")
+    with pytest.raises(ValueError, match=r"erasing=1.5: expected a number from 0 to 1"):
+        TrainConfig(erasing=1.5)
+    with pytest.raises(ValueError, match="iterations=many: expected a int"):
+        parse_settings(["iterations=many"])
+    with pytest.raises(ValueError, match="expected NAME=VALUE"):
+        parse_settings(["iterations"])
+
+
+def test_printing_the_settings_shows_every_one():
+    text = str(TrainConfig.preset("laptop"))
+    assert all(name in text for name in ("margin", "label_smoothing", "seed", "learning_rate"))
+
+
+def test_features_keep_the_order_and_the_mode(colours):
+    model = Baseline(2).train()
+    found = extract_features(model, colours.gallery, batch_size=5)
+    assert found.pids.tolist() == [r.pid for r in colours.gallery]
+    assert found.features.shape == (len(colours.gallery), 256)
+    assert model.training
+    with pytest.raises(ValueError, match="records is empty"):
+        extract_features(model, [])
+
+
+def test_a_record_of_scores_says_what_they_mean(colours, trained):
+    record = score_record(evaluate_model(trained.model, colours), colours, seeds=[0], seconds=1.5)
+    for key in ("dataset", "box", "protocol", "rule", "metric", "ap_formula", "rank1", "mean_ap", "seeds",
+                "seconds", "hardware", "versions", "command", "date"):  # fmt: skip
+        assert key in record
