@@ -116,7 +116,7 @@ def kernel_environment(jobs: int) -> dict[str, str]:
 
 
 def _environment(job: Job, jobs: int) -> dict[str, str]:
-    given = " ".join(f"-p {name} {shlex.quote(str(value))}" for name, value in job.parameters.items())
+    given = " ".join(f"-p {shlex.quote(f'{name}={value}')}" for name, value in job.parameters.items())
     own = {
         FOLDER_VARIABLE: str(job.folder / "results"),
         COMMAND_VARIABLE: f"reidlab lessons run {job.notebook.stem} {given}",

@@ -18,8 +18,8 @@ from reidlab.lessons.summary import LessonResult, print_result
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 
-def refresh_lessons(
-    notebooks: Sequence[str | os.PathLike[str]] = (), timeout: float | None = None
+def refresh(
+    notebooks: Sequence[str | os.PathLike[str]] | None = None, timeout: float | None = None
 ) -> list[LessonResult]:
     """Execute notebooks with their own defaults and store the outputs in them.
 

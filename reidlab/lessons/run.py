@@ -16,7 +16,7 @@ from reidlab.lessons.summary import LessonResult, print_result, print_summary, s
 
 
 def run_lessons(
-    notebooks: Sequence[str | os.PathLike[str]] = (),
+    notebooks: Sequence[str | os.PathLike[str]] | None = None,
     out: str | os.PathLike[str] = "build",
     profile: str = "laptop",
     parameters: Iterable[tuple[str, str]] = (),
@@ -74,7 +74,7 @@ def run_lessons(
     return ordered
 
 
-def find_notebooks(notebooks: Sequence[str | os.PathLike[str]] = ()) -> list[Path]:
+def find_notebooks(notebooks: Sequence[str | os.PathLike[str]] | None = None) -> list[Path]:
     """Find notebooks by file, stem or number; all lessons of the table of contents for none.
 
     Raises:

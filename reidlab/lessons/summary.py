@@ -39,6 +39,11 @@ class LessonResult:
     notebook: Path | None = None
     page: Path | None = None
 
+    @property
+    def ok(self) -> bool:
+        """Whether every cell ran."""
+        return self.status == "passed"
+
 
 def shown(path: Path) -> str:
     """Write a path relative to the current folder where it is inside it."""
@@ -47,7 +52,7 @@ def shown(path: Path) -> str:
 
 def print_result(result: LessonResult) -> None:
     """Print one line: how a lesson ended."""
-    mark = "✓" if result.status == "passed" else "✗"
+    mark = "✓" if result.ok else "✗"
     print(f"{mark} {result.lesson}  {result.status} after {result.seconds:.1f} s  {result.message or ''}".rstrip())
     sys.stdout.flush()
 
@@ -91,7 +96,7 @@ def print_summary(out: Path, results: Sequence[LessonResult], html: bool) -> Non
     print(f"\n{'lesson':<{width}}  result   seconds")
     for result in results:
         print(f"{result.lesson:<{width}}  {result.status:<7}  {result.seconds:7.1f}")
-    failed = sum(result.status != "passed" for result in results)
+    failed = sum(not result.ok for result in results)
     print(f"\n{len(results) - failed} of {len(results)} passed. " + (f"{failed} did not." if failed else ""))
     print(f"notebooks: {shown(out / 'notebooks')}   results: {shown(out / 'results.json')}, {shown(out / 'results')}/")
     if html:
