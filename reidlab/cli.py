@@ -148,7 +148,7 @@ def lessons_run(
     ] = None,
     jobs: Annotated[int, typer.Option(help="Notebooks at a time.")] = 2,
     html: Annotated[bool, typer.Option(help="Also make HTML pages and an index.")] = True,
-    timeout: Annotated[int, typer.Option(help="Seconds that one notebook may take.")] = 3600,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one notebook may take.")] = None,
 ) -> None:
     """Run lessons headlessly; unknown or ill-typed parameters are refused. Exit code 1 if any fails."""
     from reidlab.lessons.run import run_lessons
