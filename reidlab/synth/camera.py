@@ -1,0 +1,158 @@
+"""Ten pinhole cameras in five pairs: where they hang, what light they see, how they spoil the picture."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+NUM_CAMERAS = 10
+SCENES = (
+    "shop street",
+    "brick wall",
+    "park lawn",
+    "plaza",
+    "zebra crossing",
+    "underpass",
+    "gravel walk",
+    "shutters",
+    "glass front",
+    "garden steps",
+)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One fixed camera.
+
+    Args:
+        index: 0..9 = 2 * (pair - 1) + (view - 1).
+        scene: a name of `SCENES`.
+        height: metres above the ground.
+        distance: metres to the middle of the walking lane.
+        pixels: height in pixels of a person of 1.7 m in the middle of the lane.
+        heading: usual walking direction, radians; 0 = away, pi = towards the camera; spread: standard deviation.
+        against: share of people who walk the other way.
+        sun: direction to the light, (right, away, up), unit length.
+        sun_color, sky_color: linear light of the sun and of the sky, (r, g, b).
+        balance: white balance gains (r, g, b).
+        exposure, gamma, saturation, haze: tone of the picture; haze lifts the blacks.
+        defocus, motion: blur, standard deviation in pixels at native size.
+        noise: standard deviation of the sensor noise at mid-grey, 0..1.
+        jpeg: quality, 1..95.
+        crowd: chance of a passer-by behind; occlusion: chance of something in front.
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+
+    index: int
+    scene: str
+    height: float
+    distance: float
+    pixels: float
+    heading: float
+    spread: float
+    against: float
+    sun: tuple[float, float, float]
+    sun_color: tuple[float, float, float]
+    sky_color: tuple[float, float, float]
+    balance: tuple[float, float, float]
+    exposure: float
+    gamma: float
+    saturation: float
+    haze: float
+    defocus: float
+    motion: float
+    noise: float
+    jpeg: int
+    crowd: float
+    occlusion: float
+
+    @property
+    def pair(self) -> int:
+        """Camera pair, 1..5."""
+        return self.index // 2 + 1
+
+    @property
+    def view(self) -> int:
+        """View within the pair, 1 or 2: what the protocol files call the camera."""
+        return self.index % 2 + 1
+
+    @property
+    def pitch(self) -> float:
+        """Downward tilt, radians: the camera looks at the middle of the body in the middle of the lane."""
+        return math.atan2(self.height - 0.85, self.distance)
+
+    @property
+    def focal(self) -> float:
+        """Focal length in native pixels."""
+        return self.pixels * math.hypot(self.distance, self.height - 0.85) / (1.7 * math.cos(self.pitch))
+
+    def axes(self) -> np.ndarray:
+        """Rows: the camera's right, down and forward in world coordinates, (3, 3)."""
+        s, c = math.sin(self.pitch), math.cos(self.pitch)
+        return np.array([[1.0, 0.0, 0.0], [0.0, -s, -c], [0.0, c, -s]])
+
+    def to_camera(self, points: np.ndarray) -> np.ndarray:
+        """World points (n, 3) to camera coordinates (n, 3): right, down, depth."""
+        a = self.axes()
+        d = np.asarray(points, dtype=np.float64) - (0.0, 0.0, self.height)
+        return d[:, :1] * a[:, 0] + d[:, 1:2] * a[:, 1] + d[:, 2:] * a[:, 2]
+
+    def as_dict(self) -> dict:
+        """The camera as plain values, ready for JSON."""
+        return asdict(self) | {"pair": self.pair, "view": self.view, "pitch": self.pitch, "focal": self.focal}
+
+
+def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    a, e = math.radians(azimuth), math.radians(elevation)
+    return (math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e))
+
+
+# One row per camera; angles of the sun in degrees, clockwise from "away from the camera".
+# height distance pixels heading spread against | sun az, el, strength, warmth | balance exposure gamma sat haze
+# | defocus motion noise jpeg crowd occlusion
+_TABLE = (
+    (2.6, 8.5, 214, 178, 17, 0.12, -60, 42, 1.00, 0.10, (1.10, 1.00, 0.86), 1.05, 1.00, 1.05, 0.02, 0.7, 0.3, 0.020, 82, 0.45, 0.10),
+    (4.6, 9.0, 206, 62, 20, 0.18, 130, 55, 0.15, 0.00, (0.84, 0.98, 1.22), 0.72, 1.18, 0.72, 0.05, 1.1, 0.6, 0.034, 60, 0.30, 0.14),
+    (3.2, 10.0, 226, 20, 18, 0.15, 35, 34, 1.25, 0.16, (1.00, 1.04, 0.90), 1.25, 0.86, 1.15, 0.00, 0.6, 0.2, 0.014, 88, 0.35, 0.08),
+    (2.2, 7.0, 236, 250, 22, 0.20, -150, 60, 0.25, 0.02, (1.05, 0.97, 1.06), 0.90, 1.05, 0.66, 0.09, 0.9, 0.5, 0.026, 70, 0.40, 0.12),
+    (5.6, 11.0, 196, 150, 20, 0.15, 80, 48, 1.10, 0.04, (0.93, 1.00, 1.10), 1.45, 0.92, 0.86, 0.04, 0.9, 0.3, 0.022, 66, 0.45, 0.10),
+    (2.4, 6.0, 222, 335, 18, 0.20, 10, 75, 0.10, -0.08, (1.28, 1.02, 0.70), 0.62, 1.10, 0.84, 0.02, 1.0, 0.9, 0.048, 62, 0.25, 0.10),
+    (3.6, 9.5, 208, 205, 22, 0.25, -20, 28, 1.35, 0.24, (1.08, 1.00, 0.88), 1.10, 1.22, 1.10, 0.00, 0.8, 0.3, 0.018, 76, 0.35, 0.10),
+    (4.0, 8.0, 218, 95, 24, 0.25, 160, 50, 0.40, 0.02, (0.95, 1.06, 0.98), 0.80, 0.95, 0.60, 0.07, 1.2, 0.4, 0.030, 54, 0.35, 0.14),
+    (6.4, 12.0, 200, 0, 20, 0.15, 100, 40, 0.90, 0.06, (0.90, 1.00, 1.16), 1.35, 0.88, 0.95, 0.06, 0.8, 0.4, 0.020, 72, 0.45, 0.08),
+    (2.9, 8.0, 228, 130, 22, 0.20, -100, 32, 1.15, 0.18, (1.14, 1.00, 0.84), 0.88, 1.14, 1.12, 0.00, 0.7, 0.3, 0.022, 80, 0.40, 0.12),
+)  # fmt: skip
+
+
+def make_cameras() -> tuple[Camera, ...]:
+    """The ten cameras, the same in every world.
+
+    Example:
+        >>> cameras = make_cameras()
+        >>> len(cameras), cameras[3].pair, cameras[3].view
+        (10, 2, 2)
+    """
+    cameras = []
+    for index, row in enumerate(_TABLE):
+        height, distance, pixels, heading, spread, against, azimuth, elevation, strength, warmth, *tone = row
+        sky = 0.62 if strength > 0.5 else 0.85
+        cameras.append(
+            Camera(
+                index,
+                SCENES[index],
+                height,
+                distance,
+                float(pixels),
+                math.radians(heading),
+                math.radians(spread),
+                against,
+                _unit(azimuth, elevation),
+                (strength * (1 + warmth), strength, strength * (1 - warmth)),
+                (sky * (1 - 0.5 * warmth), sky, sky * (1 + 0.6 * warmth)),
+                *tone,
+            )
+        )
+    return tuple(cameras)

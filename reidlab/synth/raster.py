@@ -1,0 +1,204 @@
+"""Draw rounded cones as impostors into a buffer of depth, normals and cloth coordinates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from reidlab.synth.body import Pose, Solids
+from reidlab.synth.camera import Camera
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Solids seen by a camera, in pixels; one row per solid.
+
+    Args:
+        p0, p1: (n, 2) ends on the screen; z0, z1: (n,) their depths in metres.
+        r0, r1: (n,) apparent half-widths at the ends; cap: (n,) bulge of the ends.
+        e1, e2: (n, 2) the solid's (sideways, forward) unit vectors that point right across the axis and to the viewer.
+        d1, d2: (n,) metres nearer per unit of e1 and e2.
+        axis, side, front: (n, 3) the solid's own axes in world coordinates.
+        scale: (n,) pixels per metre.
+        solids: what was projected.
+    """
+
+    p0: np.ndarray
+    p1: np.ndarray
+    z0: np.ndarray
+    z1: np.ndarray
+    r0: np.ndarray
+    r1: np.ndarray
+    cap: np.ndarray
+    e1: np.ndarray
+    e2: np.ndarray
+    d1: np.ndarray
+    d2: np.ndarray
+    axis: np.ndarray
+    side: np.ndarray
+    front: np.ndarray
+    scale: np.ndarray
+    solids: Solids
+
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of all silhouettes, in pixels."""
+        r = np.stack([self.r0, self.r1])
+        p = np.stack([self.p0, self.p1])
+        return (
+            float((p[..., 0] - r).min()),
+            float((p[..., 1] - r).min()),
+            float((p[..., 0] + r).max()),
+            float((p[..., 1] + r).max()),
+        )
+
+
+def _normalize(v: np.ndarray) -> np.ndarray:
+    return v / np.maximum(np.sqrt((v * v).sum(axis=-1, keepdims=True)), 1e-9)
+
+
+def world_matrix(pose: Pose) -> np.ndarray:
+    """Columns: the body's left, forward and up in world coordinates."""
+    s, c = math.sin(pose.heading), math.cos(pose.heading)
+    return np.array([[-c, s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def _rotate(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return v[:, :1] * matrix[:, 0] + v[:, 1:2] * matrix[:, 1] + v[:, 2:] * matrix[:, 2]
+
+
+def project(solids: Solids, pose: Pose, camera: Camera, scale: float = 1.0) -> Projected:
+    """Place solids in the world and project them; (0, 0) is the optical axis.
+
+    Args:
+        solids: n solids in the body's frame.
+        pose: place and heading.
+        camera: the camera.
+        scale: pixels per native pixel.
+    """
+    m = world_matrix(pose)
+    place = np.array([pose.x, pose.y, 0.0])
+    w0, w1 = _rotate(m, solids.start) + place, _rotate(m, solids.end) + place
+    axis = _normalize(w1 - w0 + 1e-7)
+    side = _rotate(m, solids.frame)
+    side = _normalize(side - (side * axis).sum(1, keepdims=True) * axis)
+    front = np.cross(axis, side)
+    front *= np.where((front * m[:, 1]).sum(1, keepdims=True) < 0, -1.0, 1.0)
+    c0, c1 = camera.to_camera(w0), camera.to_camera(w1)
+    f = camera.focal * scale
+    p0, p1 = f * c0[:, :2] / c0[:, 2:], f * c1[:, :2] / c1[:, 2:]
+    along = p1 - p0
+    length = np.sqrt((along * along).sum(1, keepdims=True))
+    along = np.where(length > 1e-3, along / np.maximum(length, 1e-3), (0.0, 1.0))
+    axes = camera.axes()
+    across = -along[:, 1:] * axes[0] + along[:, :1] * axes[1]
+    view = _normalize(np.array([0.0, 0.0, camera.height]) - 0.5 * (w0 + w1))
+    s = np.stack([(across * side).sum(1), (across * front).sum(1)], 1)
+    v = np.stack([(view * side).sum(1), (view * front).sum(1)], 1)
+    half0, half1 = s * solids.radii[:, :2], s * solids.radii[:, 2:]
+    r0, r1 = np.sqrt((half0**2).sum(1)), np.sqrt((half1**2).sum(1))
+    mean = 0.5 * (solids.radii[:, :2] + solids.radii[:, 2:])
+    e1 = _normalize(s * mean)
+    e2 = np.stack([-e1[:, 1], e1[:, 0]], 1)
+    e2 *= np.where((e2 * mean * v).sum(1, keepdims=True) < 0, -1.0, 1.0)
+    d1, d2 = (e1 * mean * v).sum(1), (e2 * mean * v).sum(1)
+    k0, k1 = f / c0[:, 2], f / c1[:, 2]
+    return Projected(
+        p0,
+        p1,
+        c0[:, 2],
+        c1[:, 2],
+        r0 * k0,
+        r1 * k1,
+        solids.cap,
+        e1,
+        e2,
+        d1,
+        d2,
+        axis,
+        side,
+        front,
+        0.5 * (k0 + k1),
+        solids,
+    )
+
+
+@dataclass(frozen=True)
+class Surface:
+    """What is seen at each covered pixel, as flat arrays over the `index` of covered pixels.
+
+    Args:
+        shape: (H, W) of the buffer; index: (N,) flat positions of covered pixels.
+        solid: (N,) which solid; across: (N,) -1..1 over its width; facing: (N,) 0..1 towards the viewer.
+        along: (N,) 0..1 over its length; bulge: (N,) -1..1 over the ends; depth: (N,) metres.
+    """
+
+    shape: tuple[int, int]
+    index: np.ndarray
+    solid: np.ndarray
+    across: np.ndarray
+    facing: np.ndarray
+    along: np.ndarray
+    bulge: np.ndarray
+    depth: np.ndarray
+
+
+def rasterize(p: Projected, origin: tuple[float, float], shape: tuple[int, int]) -> Surface:
+    """Find the nearest solid at every pixel.
+
+    Args:
+        p: projected solids.
+        origin: (x, y) on the screen of the buffer's top-left corner.
+        shape: (H, W) of the buffer.
+    """
+    height, width = shape
+    depth = np.full(shape, 1e9, np.float32)
+    solid = np.full(shape, -1, np.int16)
+    data = np.empty((4, height, width), np.float32)
+    x0, y0 = p.p0[:, 0] - origin[0], p.p0[:, 1] - origin[1]
+    x1, y1 = p.p1[:, 0] - origin[0], p.p1[:, 1] - origin[1]
+    for i in range(len(x0)):
+        reach0, reach1 = p.r0[i] * max(1.0, p.cap[i]) + 0.5, p.r1[i] * max(1.0, p.cap[i]) + 0.5
+        left = max(0, int(min(x0[i] - reach0, x1[i] - reach1)))
+        right = min(width, int(max(x0[i] + reach0, x1[i] + reach1)) + 1)
+        top = max(0, int(min(y0[i] - reach0, y1[i] - reach1)))
+        bottom = min(height, int(max(y0[i] + reach0, y1[i] + reach1)) + 1)
+        if left < right and top < bottom:
+            window = (slice(top, bottom), slice(left, right))
+            _draw(
+                p, i, (x0[i], y0[i], x1[i], y1[i]), window, depth[window], solid[window], data[(slice(None), *window)]
+            )
+    index = np.flatnonzero(solid.ravel() >= 0)
+    flat = data.reshape(4, -1)[:, index]
+    return Surface(shape, index, solid.ravel()[index], *flat, depth.ravel()[index])
+
+
+def _draw(p, i, ends, window, depth, solid, data) -> None:
+    """Draw solid `i` into views of the buffers."""
+    x0, y0, x1, y1 = ends
+    length = math.hypot(x1 - x0, y1 - y0)
+    ex, ey = ((x1 - x0) / length, (y1 - y0) / length) if length > 1e-3 else (0.0, 1.0)
+    gx = np.arange(window[1].start, window[1].stop, dtype=np.float32) + np.float32(0.5 - x0)
+    gy = np.arange(window[0].start, window[0].stop, dtype=np.float32) + np.float32(0.5 - y0)
+    tau = (gx * np.float32(ex))[None, :] + (gy * np.float32(ey))[:, None]
+    off = (gx * np.float32(-ey))[None, :] + (gy * np.float32(ex))[:, None]
+    core = np.clip(tau, 0, np.float32(length))
+    over = tau - core
+    core *= np.float32(1 / max(length, 1e-3))
+    radius = core * np.float32(p.r1[i] - p.r0[i]) + np.float32(max(p.r0[i], 0.3))
+    inverse = np.float32(1) / np.maximum(radius, np.float32(0.3))
+    off *= inverse
+    over *= inverse
+    over *= np.float32(1 / p.cap[i])
+    facing = np.float32(1) - off * off - over * over
+    seen = facing > 0
+    np.sqrt(np.maximum(facing, 0, out=facing), out=facing)
+    z = core * np.float32(p.z1[i] - p.z0[i]) + np.float32(p.z0[i])
+    z -= facing * np.float32(p.d2[i])
+    z -= off * np.float32(p.d1[i])
+    seen &= z < depth
+    np.copyto(depth, z, where=seen)
+    np.copyto(solid, np.int16(i), where=seen)
+    for buffer, value in zip(data, (off, facing, core, over), strict=True):
+        np.copyto(buffer, value, where=seen)

@@ -1,0 +1,241 @@
+"""Write a world to disk: in parallel, the same bytes every time, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
+from reidlab.errors import DataError
+from reidlab.files import write_json
+from reidlab.progress import progress
+from reidlab.synth.plan import BOXES
+from reidlab.synth.truth import TruthWriter
+from reidlab.synth.world import World
+
+log = logging.getLogger(__name__)
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+Task = tuple[int, int, tuple[tuple[int, bool, bool], ...]]
+_worker_world: World | None = None
+
+
+def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
+    """Write `world` to `root`; see `World.write`."""
+    if jobs is None:
+        jobs = min(os.cpu_count() or 1, 64)
+    if isinstance(jobs, bool) or not isinstance(jobs, (int, np.integer)) or not 1 <= jobs <= 64:
+        raise ValueError(f"got jobs={jobs!r}, expected a whole number 1..64, or None")
+    root = Path(os.path.abspath(root))
+    if _is_there(root, world.key):
+        return root
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(root)
+        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
+    except OSError as error:
+        raise _explain(error, root) from error
+    try:
+        _fill(world, partial, int(jobs), root.name)
+        _swap(partial, root)
+    except OSError as error:
+        raise _explain(error, root) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def _explain(error: OSError, root: Path) -> OSError:
+    reason = error.strerror or str(error)
+    return type(error)(error.errno, f"cannot write the world to {root} ({reason}); free space or choose another folder")
+
+
+def _is_there(root: Path, key: str) -> bool:
+    """True if `root` is this very world; refuses folders that are not worlds."""
+    if not root.exists() and not root.is_symlink():
+        return False
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; a world needs a folder of its own, choose another name")
+    if not any(root.iterdir()):
+        return False
+    try:
+        found = json.loads((root / "world.json").read_text(encoding="utf-8"))
+        name, have = found["dataset"], found["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = have = None
+    if name != "walkers":
+        raise DataError(f"{root}: holds something that is not a world (no readable world.json); choose another folder")
+    return have == key
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _sweep(root: Path) -> None:
+    """Remove what dead processes left half-done beside `root`."""
+    for rest in root.parent.glob(f".{root.name}-*.partial"):
+        owner = rest.name.removeprefix(f".{root.name}-").split("-")[0]
+        if owner.isdigit() and (int(owner) == os.getpid() or (os.name == "posix" and not _alive(int(owner)))):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def _swap(partial: Path, root: Path) -> None:
+    """Put the finished folder in its place; an older world steps aside and goes."""
+    umask = os.umask(0)
+    os.umask(umask)
+    partial.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
+    if root.exists() and any(root.iterdir()):
+        aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
+        os.replace(root, aside / "old")
+        try:
+            os.replace(partial, root)
+        except OSError:
+            os.replace(aside / "old", root)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(partial, root)
+
+
+def _tasks(world: World) -> list[Task]:
+    """(person, camera, shots) grouped by camera, so that a worker draws each street once."""
+    plan, tasks = world.plan, []
+    labeled, detected = (plan.present[box] for box in BOXES)
+    for person in range(world.num_identities):
+        for view in (0, 1):
+            shots = tuple(
+                (i, bool(labeled[person, 5 * view + i]), bool(detected[person, 5 * view + i]))
+                for i in range(5)
+                if labeled[person, 5 * view + i] or detected[person, 5 * view + i]
+            )
+            if shots:
+                tasks.append((person, 2 * (int(plan.pair[person]) - 1) + view, shots))
+    return sorted(tasks, key=lambda task: (task[1], task[0]))
+
+
+def render_task(world: World, task: Task) -> list[dict]:
+    """Render all shots of one person at one camera, boxes cut, masks packed."""
+    person, camera, shots = task
+    out = []
+    for index, labeled, detected in shots:
+        plan = world.shot_plan(person, camera, index)
+        shot = world.shot(person, camera, index)
+        crops = {}
+        for box, wanted in zip(BOXES, (labeled, detected), strict=True):
+            if wanted:
+                image, mask = shot.crop(box)
+                crops[box] = (image, mask.shape, zlib.compress(mask.tobytes(), 4))
+        out.append(
+            {"person": person, "camera": camera, "index": index, "plan": plan, "shot": _slim(shot), "crops": crops}
+        )
+    return out
+
+
+def _slim(shot) -> dict:
+    return {n: getattr(shot, n) for n in ("labeled", "detected", "occluded", "origin")}
+
+
+def _start_worker(num_identities: int, seed: int) -> None:
+    global _worker_world
+    _worker_world = World(num_identities, seed)
+
+
+def _work(task: Task) -> list[dict]:
+    return render_task(_worker_world, task)
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    """Children started inside use one thread each in their linear algebra."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+
+
+def _rendered(world: World, jobs: int) -> Iterator[list[dict]]:
+    """All tasks' results, in the order of the tasks, however many processes draw them."""
+    tasks = _tasks(world)
+    jobs = min(jobs, len(tasks))
+    if jobs == 1:
+        for task in tasks:
+            yield render_task(world, task)
+        return
+    # Spawn, not fork: this process may hold threads of torch or of a notebook.
+    context = multiprocessing.get_context("spawn")
+    with _single_threaded(), _importable_main():
+        pool = context.Pool(jobs, _start_worker, (world.num_identities, world.seed))
+    try:
+        yield from pool.imap(_work, tasks, chunksize=4)
+        pool.close()
+    finally:
+        pool.terminate()
+        pool.join()
+
+
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """Keep children from running the caller's script again: they need only this module."""
+    main = sys.modules["__main__"]
+    hidden = {n: main.__dict__.pop(n) for n in ("__file__",) if n in main.__dict__ and main.__spec__ is None}
+    try:
+        yield
+    finally:
+        main.__dict__.update(hidden)
+
+
+def _fill(world: World, folder: Path, jobs: int, name: str) -> None:
+    """Write all files of a world into an empty folder."""
+    start = time.perf_counter()
+    plan = world.plan
+    total = int((plan.present["labeled"] | plan.present["detected"]).sum())
+    with h5py.File(folder / "walkers.h5", "w") as file:
+        truth = TruthWriter(file, world)
+
+        def images():
+            shots = (shot for task in _rendered(world, jobs) for shot in task)
+            for shot in progress(shots, f"drawing {name}", total, "shot"):
+                truth.add(shot)
+                person, column = shot["person"], 5 * (shot["camera"] % 2) + shot["index"]
+                for box, (image, *_) in shot["crops"].items():
+                    yield box, int(plan.pair[person]), int(plan.identity[person]), column, image
+
+        (folder / "cuhk03_release").mkdir()
+        stream = images()
+        with contextlib.closing(stream):
+            write_cuhk03_mat(folder / "cuhk03_release" / "cuhk-03.mat", plan.identities_per_pair, stream, plan.testsets)
+        truth.close()
+    counts = {}
+    for box in BOXES:
+        protocol = plan.protocol(box)
+        write_new_protocol(folder / f"cuhk03_new_protocol_config_{box}.mat", **protocol)
+        counts[box] = {"images": len(protocol["names"])}
+        counts[box] |= {k.removesuffix("_idx"): len(protocol[k]) for k in ("train_idx", "query_idx", "gallery_idx")}
+    about = {"dataset": "walkers", "num_identities": world.num_identities, "seed": world.seed, "key": world.key}
+    about |= {"identities_per_pair": list(plan.identities_per_pair), "train_identities": int(plan.train.sum())}
+    seconds = round(time.perf_counter() - start, 2)
+    write_json(folder / "world.json", about | {"counts": counts, "seconds": seconds, "jobs": jobs})
+    log.info("%s written in %.1f s", world, seconds)
