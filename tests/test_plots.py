@@ -69,3 +69,13 @@ def test_figures_leave_the_callers_style_alone():
     before = dict(plt.rcParams)
     plots.image_grid([Grey().load("")])
     assert dict(plt.rcParams) == before
+
+
+def test_figures_of_the_mat_file_count_what_they_show():
+    filled = np.ones((3, 10), bool)
+    filled[1, 4:6] = False
+    assert "28 of 30 cells hold an image and 2 are empty" in plots.filled_cells(filled)[1]
+    sizes = {"labeled": np.array([[160, 60], [300, 100]])}
+    assert "labeled: height 160–300, width 60–100, mean 230×80" in plots.image_sizes(sizes)[1]
+    figure, text = plots.reference_tree([("/labeled", "(1, 5)", "a pair")], Grey().load(""))
+    assert "/labeled (1, 5) → 40×16 pixels" in text and len(figure.axes[0].child_axes) == 1
