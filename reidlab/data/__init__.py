@@ -1,1 +1,28 @@
 """Reading CUHK03 and other person re-identification data sets, batches and transforms."""
+
+from reidlab.data.check import Report, check
+from reidlab.data.cuhk03 import CUHK03
+from reidlab.data.export import export_png
+from reidlab.data.folders import FolderDataset, Market1501
+from reidlab.data.records import Record, Splits
+
+__all__ = [
+    "CUHK03",
+    "FolderDataset",
+    "Market1501",
+    "PKBatchSampler",
+    "Record",
+    "Report",
+    "Splits",
+    "check",
+    "export_png",
+]
+
+
+def __getattr__(name: str) -> object:
+    # Samplers need torch, which takes seconds to load; reading files does not.
+    if name == "PKBatchSampler":
+        from reidlab.data.samplers import PKBatchSampler
+
+        return PKBatchSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

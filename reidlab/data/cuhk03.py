@@ -12,7 +12,7 @@ import numpy as np
 
 from reidlab.data.layout import NP_FOLDERS, Layout, find_layout, missing_error, require_box
 from reidlab.data.matsource import MatSource
-from reidlab.data.names import BOXES, PAIR_SIZES, a_few, name_of_cell, parse_image_name
+from reidlab.data.names import BOXES, a_few, name_of_cell, parse_image_name
 from reidlab.data.protocolfile import NewProtocol, read_new_protocol
 from reidlab.data.records import FolderSource, ImageSource, Record, Splits
 from reidlab.errors import DataError
@@ -220,13 +220,3 @@ def _check_np(folder: Path, parts: Sequence[Sequence[Record]]) -> None:
     views = {record.camid for records in parts[1:] for record in records}
     if len(views) < 2:
         raise DataError(f"{folder}: a view is missing: all test images are of camera {views.pop()}; copy it again")
-
-
-def published_sizes() -> str:
-    """Write CUHK03's identities per camera pair as one line.
-
-    Example:
-        >>> published_sizes()
-        '843/440/77/58/49'
-    """
-    return "/".join(str(size) for size in PAIR_SIZES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,10 +120,10 @@ def missing_error(layout: Layout, box: str, protocol: str) -> FileNotFoundError:
     root, lacks = layout.root, []
     images = layout.mat or (layout.extracted if protocol == "new" else None)
     if not images:
-        lacks.append(f"{MAT_NAME} (looked for {_relative(root, mat_places(root))}; to be had {MAT_SOURCE})")
+        lacks.append(f"{MAT_NAME} ({looked_in(root, mat_places(root))}; to be had {MAT_SOURCE})")
     if protocol == "new" and not layout.protocol:
-        where = _relative(root, protocol_places(root, box))
-        lacks.append(f"{protocol_name(box)} (looked for {where}; to be had from {PROTOCOL_SOURCE})")
+        where = looked_in(root, protocol_places(root, box))
+        lacks.append(f"{protocol_name(box)} ({where}; to be had from {PROTOCOL_SOURCE})")
     instead = f"images_{box}/ with the protocol file, or a CUHK03-NP folder ({', '.join(NP_FOLDERS)})"
     hint = f"; instead of {MAT_NAME} also {instead} will do" if protocol == "new" and not images else ""
     if protocol == "classic" and (layout.extracted or layout.np_folder):
@@ -141,9 +142,15 @@ def require_box(folder: Path, box: str) -> None:
         raise DataError(f"{folder}: got box={box!r}, but the folder's name says {said}; give the folder of {box} boxes")
 
 
-def _first(places, holds) -> Path | None:
+def _first(places: list[Path], holds: Callable[[Path], bool]) -> Path | None:
     return next((place for place in places if holds(place)), None)
 
 
-def _relative(root: Path, places: list[Path]) -> str:
-    return ", ".join(place.relative_to(root).as_posix() for place in places)
+def looked_in(root: Path, places: list[Path]) -> str:
+    """Say in which folders below `root` a file was looked for.
+
+    Example:
+        >>> looked_in(Path("d"), mat_places(Path("d")))
+        'looked in cuhk03_release/, ./, cuhk03/cuhk03_release/, cuhk03/'
+    """
+    return "looked in " + ", ".join(f"{place.parent.relative_to(root).as_posix()}/" for place in places)
