@@ -89,7 +89,7 @@ def difference(answer: Any, expected: Any, tolerance: float | None) -> str | Non
     if isinstance(expected, str):
         same = isinstance(answer, str) and answer.strip().casefold() == expected.strip().casefold()
         return (
-            None if same else f"got {show(answer)}" + ("" if isinstance(answer, str) else ", expected text in quotes")
+            None if same else f"got {show(answer)}" + ("" if isinstance(answer, str) else ", expected a text in quotes")
         )
     if isinstance(expected, Set) and isinstance(answer, (Set, list, tuple)):
         return _set_difference(set(answer), set(expected)) if _hashable(answer) else f"got {show(answer)}"

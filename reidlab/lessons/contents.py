@@ -124,6 +124,27 @@ def header(stem: str, lessons: list[Lesson] | None = None) -> str:
     return " · ".join(parts)
 
 
+def table(lessons: list[Lesson] | None = None, folder: str = "notebooks") -> str:
+    """Return the table of lessons for README.md, as Markdown; a test compares them.
+
+    Args:
+        lessons: the series; that of `catalogue()` if not given.
+        folder: where the notebooks lie, seen from the file that holds the table.
+
+    Example:
+        >>> print(table([Lesson("00_start", "Start", "Begin.", (), (), {"smoke": 0.5, "laptop": 3})]))
+        | lesson | what it does | minutes on a laptop, at most |
+        |---|---|---|
+        | [00 Start](notebooks/00_start.ipynb) | Begin. | 3 |
+    """
+    lessons = catalogue() if lessons is None else lessons
+    rows = [
+        f"| [{one.number} {one.title}]({folder}/{one.notebook}) | {one.goal} | {one.minutes['laptop']:g} |"
+        for one in lessons
+    ]
+    return "\n".join(["| lesson | what it does | minutes on a laptop, at most |", "|---|---|---|", *rows])
+
+
 def _lesson(path: Path, stem: str, table: Any) -> Lesson:
     fields = {"title": str, "goal": str, "objectives": list, "needs": list, "minutes": dict}
     if not isinstance(table, dict) or set(table) != set(fields):

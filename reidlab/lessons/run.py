@@ -84,7 +84,7 @@ def find_notebooks(notebooks: Sequence[str | os.PathLike[str]] | None = None) ->
     Example:
         >>> find_notebooks(["no_such_lesson"])
         Traceback (most recent call last):
-        FileNotFoundError: no_such_lesson: no such notebook, and no such lesson among 00_start_here...
+        FileNotFoundError: no_such_lesson: no such notebook; lessons are 00_start_here...
     """
     found = []
     for given in notebooks or [lesson.stem for lesson in catalogue()]:
@@ -94,7 +94,7 @@ def find_notebooks(notebooks: Sequence[str | os.PathLike[str]] | None = None) ->
             path = notebooks_folder() / named[0].notebook if named else path
         if not path.is_file():
             stems = ", ".join(lesson.stem for lesson in catalogue())
-            raise FileNotFoundError(f"{given}: no such notebook, and no such lesson among {stems}")
+            raise FileNotFoundError(f"{path}: no such notebook; lessons are {stems}")
         found.append(path.resolve())
     stems = [path.stem for path in found]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
