@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from reidlab.data.matheader import HEADER_DATE
+from reidlab.data.matheader import HEADER_DATE, first_line
 from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY, PAIR_SIZES, image_name, parse_image_name
 from reidlab.data.protocolfile import NewProtocol, read_new_protocol, write_new_protocol
 from reidlab.files import atomic_path
@@ -31,8 +33,9 @@ USER_BLOCK = 512
 class _Mat73:
     """An open MATLAB 7.3 file that is being written; kept close to HDF5 itself, since it stores 30,000 objects."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, path: Path) -> None:
         self.file = file
+        self.path = path
         self.refs = file.create_group("#refs#").id
         self.count = 0
         self.scalar = h5py.h5s.create(h5py.h5s.SCALAR)
@@ -48,9 +51,12 @@ class _Mat73:
         self.count += 1
         space = h5py.h5s.create_simple(array.shape)
         kind = h5py.h5t.py_create(array.dtype, logical=True)
-        dataset = h5py.h5d.create(self.refs, name, kind, space, self.contiguous)
-        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
-        self.mark(dataset, matlab_class, empty)
+        try:
+            dataset = h5py.h5d.create(self.refs, name, kind, space, self.contiguous)
+            dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, array)
+            self.mark(dataset, matlab_class, empty)
+        except (OSError, RuntimeError) as error:
+            raise _disk_error(self.path, error) from None
         return h5py.h5r.create(self.refs, name, h5py.h5r.OBJECT)
 
     def put(self, name: str, references: np.ndarray) -> None:
@@ -66,6 +72,30 @@ class _Mat73:
         if empty:
             flag = np.array(1, np.uint8)
             h5py.h5a.create(dataset, b"MATLAB_empty", h5py.h5t.STD_U8LE, self.scalar).write(flag)
+
+
+@contextmanager
+def _new_file(temporary: Path, path: Path) -> Iterator[h5py.File]:
+    """Open a new file, and close it whatever happens; of several errors the first one counts."""
+    # "earliest" is the file version that MATLAB itself writes and every HDF5 library reads.
+    file = h5py.File(temporary, "w", userblock_size=USER_BLOCK, libver="earliest")
+    try:
+        yield file
+        try:
+            file.close()
+        except (OSError, RuntimeError) as error:
+            raise _disk_error(path, error) from None
+    except BaseException:
+        with suppress(OSError, RuntimeError):  # a disk that is full is full on closing, too
+            file.close()
+        raise
+
+
+def _disk_error(path: Path, error: Exception) -> OSError:
+    """Turn HDF5's page of text into one line; the reason is in it as a number."""
+    number = getattr(error, "errno", None) or int((re.search(r"errno = (\d+)", str(error)) or [0, 0])[1])
+    reason = os.strerror(number) if number else first_line(error)
+    return OSError(f"{path}: cannot be written ({reason}); make room or choose another folder, then run it again")
 
 
 def write_cuhk03_mat(
@@ -107,9 +137,8 @@ def write_cuhk03_mat(
     sizes = [int(size) for size in identities_per_pair]
     tests = [_check_testset(number, pairs, sizes) for number, pairs in enumerate(testsets)]
     with atomic_path(path) as temporary:
-        # "earliest" is the file version that MATLAB itself writes and every HDF5 library reads.
-        with h5py.File(temporary, "w", userblock_size=USER_BLOCK, libver="earliest") as file:
-            mat = _Mat73(file)
+        with _new_file(temporary, path) as file:
+            mat = _Mat73(file, path)
             cells = {box: [np.full((IMAGES_PER_IDENTITY, n), mat.empty, object) for n in sizes] for box in BOXES}
             _store_images(mat, cells, images)
             for box in sorted(BOXES):
