@@ -252,19 +252,18 @@ def _add_trunk(build: SolidsBuilder, person: Person, hip_z: float, spread: float
         flare = (0.11 * h * g, (0.09 + 0.025 * spread) * h * g)
         build.add("torso", "torso", at(hem), at(0.01), flare, hips, 0.08, (hem * h, 0.01 * h))
     build.add("torso", "torso", at(0.1), at(0.2), waist, chest, 0.4, (0.1 * h, 0.2 * h))
-    build.add(
-        "torso", "torso", at(0.2), at(0.285), chest, (0.092 * h * w * k, 0.056 * h * g * k), 0.55, (0.2 * h, 0.285 * h)
-    )
-    neck = (0.034 * h, 0.034 * h)
-    build.add("head", "skin", at(0.29), at(0.365, 0.012), neck, (0.029 * h, 0.031 * h), 0.3)
+    top = (0.083 * h * w * k, 0.054 * h * g * k)
+    build.add("torso", "torso", at(0.2), at(0.262), chest, top, 0.45, (0.2 * h, 0.262 * h))
+    build.add("torso", "torso", at(0.262), at(0.312), top, (0.037 * h, 0.037 * h), 0.3, (0.262 * h, 0.312 * h))
+    build.add("head", "skin", at(0.29), at(0.36, 0.012), 0.031 * h, (0.028 * h, 0.031 * h), 0.3)
     if person.top in ("coat", "jacket", "puffer", "open jacket", "shirt"):
         build.add(
             "torso",
             "torso",
-            at(0.305),
-            at(0.328, 0.004),
-            (0.05 * h, 0.045 * h),
-            (0.043 * h, 0.041 * h),
+            at(0.296),
+            at(0.318, 0.004),
+            (0.047 * h, 0.044 * h),
+            (0.041 * h, 0.041 * h),
             0.3,
             (0.31 * h, 0.34 * h),
         )
@@ -289,8 +288,8 @@ def _add_arms(build: SolidsBuilder, person: Person, phase: float, hip_z: float) 
         bent = 0.18 + 0.35 * max(0.0, swing)
         if side == person.bag_side and person.bag in ("hand bag", "trolley"):
             swing, bent = (0.06 * swing, 0.08) if person.bag == "hand bag" else (-0.22, 0.0)
-        joint = 0.092 * h * person.shoulders * (0.5 + 0.5 * k)
-        shoulder = _trunk_point(person, hip_z, 0.278 * h, 0.0, side * joint)
+        joint = 0.083 * h * person.shoulders * (0.5 + 0.5 * k)
+        shoulder = _trunk_point(person, hip_z, 0.266 * h, 0.0, side * joint)
         out = side * (0.1 + 0.1 * (g - 1) + 0.08 * (k - 1))
         elbow = _limb(shoulder, swing + person.stoop, 0.165 * h, out)
         wrist = _limb(elbow, swing + bent, 0.145 * h, out * 0.3)
@@ -305,13 +304,14 @@ def _add_arms(build: SolidsBuilder, person: Person, phase: float, hip_z: float) 
                 "sleeve",
                 shoulder,
                 tip,
-                0.034 * r * k,
+                0.0315 * r * k,
                 (0.032 if short else 0.028) * r * k,
                 1.0 if not short else 0.5,
                 (0.28 * h, 0.12 * h),
             )
         if person.sleeves == "short":
-            build.add("arms", "skin", shoulder, elbow, 0.025 * r, 0.022 * r)
+            bare = tuple(a + 0.5 * (e - a) for a, e in zip(shoulder, elbow, strict=True))
+            build.add("arms", "skin", bare, elbow, 0.025 * r, 0.022 * r)
             build.add("arms", "skin", elbow, wrist, 0.022 * r, 0.016 * r)
         else:
             build.add("arms", "sleeve", elbow, wrist, 0.0275 * r * k, 0.021 * r * k, tex=(0.12 * h, -0.02 * h))
@@ -325,7 +325,7 @@ def _add_head(build: SolidsBuilder, person: Person, hip_z: float) -> None:
     h = person.height
 
     def at(up, forward=0.0, side=0.0):
-        return _trunk_point(person, hip_z, up * h, forward * h, side * h)
+        return _trunk_point(person, hip_z, (up - 0.014) * h, forward * h, side * h)
 
     build.add("head", "skin", at(0.392, 0.022), at(0.43, 0.016), (0.037 * h, 0.047 * h), (0.043 * h, 0.053 * h))
     style, hat = person.hair, person.hat

@@ -68,13 +68,13 @@ def _ground(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         base *= (1 - 0.35 * checker)[..., None].astype(np.float32)
     elif kind == "grass":
         base = _flat(x.shape, _rgb(0.11, 0.17, 0.045))
-        base *= (1 + 0.25 * _noise(x, y, 5, "soft"))[..., None]
+        base *= (1 + 0.1 * _noise(x, y, 5, "soft"))[..., None]
     elif kind == "gravel":
         base = _flat(x.shape, _rgb(0.34, 0.29, 0.22))
     else:
         base = _flat(x.shape, _rgb(0.26, 0.26, 0.25))
     rough = {"grass": 0.3, "gravel": 0.22}.get(kind, 0.09)
-    base *= (1 + rough * _noise(x, y, 60) + 0.07 * _noise(x, y, 9))[..., None]
+    base *= (1 + rough * _noise(x, y, 60) + 0.03 * _noise(x, y, 9))[..., None]
     return np.maximum(base, 0.01)
 
 
@@ -110,7 +110,7 @@ def _brick_wall(x, z, rng):
 
 def _hedge(x, z, rng):
     base = _flat(x.shape, _rgb(0.045, 0.085, 0.025))
-    leaf = 1 + 0.55 * _noise(x, z, 70) + 0.35 * _noise(x, z, 14)
+    leaf = 1 + 0.45 * _noise(x, z, 190) + 0.4 * _noise(x, z, 50) + 0.12 * _noise(x, z, 14)
     return base * np.maximum(leaf, 0.15)[..., None]
 
 

@@ -15,7 +15,7 @@ SIZE = 256  # side of the periodic noise pictures
 SKIN, HAIR, HAT, TORSO, SLEEVE, BOTTOM, LEG, SHOE, BAG, INNER, METAL, SOLE = range(len(MATERIALS))
 # How deep the folds are and how visible the weave is, by material.
 _FOLDS = np.array([0.0, 0.5, 0.15, 0.42, 0.55, 0.3, 0.5, 0.1, 0.25, 0.3, 0.0, 0.0], np.float32)
-_GRAIN = np.array([0.03, 0.35, 0.12, 0.1, 0.1, 0.1, 0.12, 0.08, 0.1, 0.08, 0.05, 0.05], np.float32)
+_GRAIN = np.array([0.03, 0.18, 0.12, 0.1, 0.1, 0.1, 0.12, 0.08, 0.1, 0.08, 0.05, 0.05], np.float32)
 _GLOSS = np.array([0.03, 0.1, 0.02, 0.02, 0.02, 0.02, 0.02, 0.14, 0.08, 0.02, 0.3, 0.02], np.float32)
 
 
@@ -120,13 +120,13 @@ def _torso(person: Person, x: np.ndarray, front: np.ndarray, u: np.ndarray, v: n
     return albedo
 
 
-def _leg(person: Person, u: np.ndarray, v: np.ndarray, across: np.ndarray, front: np.ndarray) -> np.ndarray:
-    """Albedo of trousers and skirts; `across` is -1..1 sideways, `front` -1..1 forward."""
+def _leg(person: Person, u: np.ndarray, v: np.ndarray, outer: np.ndarray, front: np.ndarray) -> np.ndarray:
+    """Albedo of trousers and skirts; `outer` is 1 on the outer seam, `front` -1..1 forward."""
     color = rgb_of(person.bottom_color)
     albedo = np.broadcast_to(color, (len(u), 3))
     if person.bottom_pattern == "side stripe":
         light = 0.75 if color.sum() < 0.9 else 0.04
-        return _mix(albedo, np.full(3, light, np.float32), np.abs(across) > 0.965)
+        return _mix(albedo, np.full(3, light, np.float32), outer > 0.93)
     if person.bottom_pattern == "check":
         share = 0.25 * ((u / 0.06) % 1.0 < 0.5) + 0.25 * ((v / 0.06) % 1.0 < 0.5)
         return albedo + share[:, None].astype(np.float32) * (0.35 - albedo)
@@ -149,7 +149,7 @@ def _albedo(person: Person, material: np.ndarray, cloth: dict[str, np.ndarray]) 
         (TORSO, lambda i: _torso(person, x[i], front[i], u[i], v[i])),
         (SLEEVE, lambda i: _sleeve(person, u[i], v[i])),
         (BOTTOM, lambda i: _leg(person, u[i], v[i], 0 * u[i], front[i])),
-        (LEG, lambda i: _leg(person, u[i], v[i], cloth["side"][i], front[i])),
+        (LEG, lambda i: _leg(person, u[i], v[i], cloth["outer"][i], front[i])),
     ):
         i = np.flatnonzero(material == number)
         if len(i):
@@ -185,6 +185,7 @@ def _cloth(p: Projected, s: Surface, person: Person) -> dict[str, np.ndarray]:
         "b": b,
         "v": v,
         "x": table[:, 10] + a * side,
+        "outer": side * np.sign(table[:, 10]),
         "u": around * 0.5 * (a + b),
     }
 
@@ -232,7 +233,8 @@ def _normals(p: Projected, s: Surface, cloth: dict[str, np.ndarray], bend_u, ben
     # The end caps bulge along the axis; a little of that on the trunk rounds shoulders and hems.
     n_side = cloth["side"] / cloth["a"] * 0.08 + bend_u * 0.5 * cloth["front"]
     n_front = cloth["front"] / cloth["b"] * 0.08 - bend_u * 0.5 * cloth["side"]
-    n_axis = s.bulge + bend_v * 0.5
+    round_ends = np.where(p.solids.cap > 0.85, 1.0, 0.2).astype(np.float32)[s.solid]
+    n_axis = s.bulge * round_ends + bend_v * 0.5
     n = n_side[:, None] * frame[:, 0:3]
     n += n_front[:, None] * frame[:, 3:6]
     n += n_axis[:, None] * frame[:, 6:9]
