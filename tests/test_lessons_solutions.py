@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def printed_by_checks(path: Path) -> list[str]:
     for cell in rules.code_cells(solved):
         if "parameters" in rules.tags_of(cell):
             cell["source"] = re.sub(r'(?m)^PROFILE = "laptop"', 'PROFILE = "smoke"', rules.source_of(cell))
-    notebook = nbformat.from_dict(solved)
+    notebook = nbformat.reads(json.dumps(solved), as_version=4)
     client = NotebookClient(
         notebook,
         timeout=120,

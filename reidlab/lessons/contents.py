@@ -132,17 +132,18 @@ def table(lessons: list[Lesson] | None = None, folder: str = "notebooks") -> str
         folder: where the notebooks lie, seen from the file that holds the table.
 
     Example:
-        >>> print(table([Lesson("00_start", "Start", "Begin.", (), (), {"smoke": 0.5, "laptop": 3})]))
-        | lesson | what it does | minutes on a laptop, at most |
-        |---|---|---|
-        | [00 Start](notebooks/00_start.ipynb) | Begin. | 3 |
+        >>> print(table([Lesson("00_start", "Start", "Begin.", ("do a", "do b"), (), {"smoke": 0.5, "laptop": 3})]))
+        | | lesson | what you can do afterwards | laptop minutes, at most |
+        |---|---|---|---|
+        | 00 | [Start](notebooks/00_start.ipynb) | do a; do b | 3 |
     """
-    lessons = catalogue() if lessons is None else lessons
     rows = [
-        f"| [{one.number} {one.title}]({folder}/{one.notebook}) | {one.goal} | {one.minutes['laptop']:g} |"
-        for one in lessons
+        f"| {one.number} | [{one.title}]({folder}/{one.notebook}) | {'; '.join(one.objectives)} | {one.minutes['laptop']:g} |"
+        for one in (catalogue() if lessons is None else lessons)
     ]
-    return "\n".join(["| lesson | what it does | minutes on a laptop, at most |", "|---|---|---|", *rows])
+    return "\n".join(
+        ["| | lesson | what you can do afterwards | laptop minutes, at most |", "|---|---|---|---|", *rows]
+    )
 
 
 def _lesson(path: Path, stem: str, table: Any) -> Lesson:
