@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,7 +151,10 @@ def test_lessons_are_found_by_number():
 def test_a_lesson_that_takes_too_long(tmp_path):
     notebook = write_notebook(tmp_path / "24_slow.ipynb", "import time; time.sleep(60)")
     (result,) = run_lessons([notebook], tmp_path / "out", profile="smoke", timeout=1, html=False)
-    assert result.status == "failed" and "timed out" in result.message and result.seconds < 20
+    assert result.status == "failed" and result.seconds < 40
+    assert re.search(
+        "timed out.*after 1 second|took longer than 1 second", result.message
+    )  # cell or lesson, who is first
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

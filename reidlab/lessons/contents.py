@@ -137,13 +137,11 @@ def table(lessons: list[Lesson] | None = None, folder: str = "notebooks") -> str
         |---|---|---|---|
         | 00 | [Start](notebooks/00_start.ipynb) | do a; do b | 3 |
     """
-    rows = [
-        f"| {one.number} | [{one.title}]({folder}/{one.notebook}) | {'; '.join(one.objectives)} | {one.minutes['laptop']:g} |"
-        for one in (catalogue() if lessons is None else lessons)
-    ]
-    return "\n".join(
-        ["| | lesson | what you can do afterwards | laptop minutes, at most |", "|---|---|---|---|", *rows]
-    )
+    rows = ["| | lesson | what you can do afterwards | laptop minutes, at most |", "|---|---|---|---|"]
+    for lesson in catalogue() if lessons is None else lessons:
+        link, minutes = f"[{lesson.title}]({folder}/{lesson.notebook})", lesson.minutes["laptop"]
+        rows.append(f"| {lesson.number} | {link} | {'; '.join(lesson.objectives)} | {minutes:g} |")
+    return "\n".join(rows)
 
 
 def _lesson(path: Path, stem: str, table: Any) -> Lesson:

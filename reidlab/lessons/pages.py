@@ -16,7 +16,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .5rem .8rem; border-bottom: 1px solid #ccc }
-td.number { text-align: right; white-space: nowrap }
+td:nth-child(2) { width: 45% } td.number { text-align: right; white-space: nowrap }
 ul { margin: .2rem 0 0; padding-left: 1.1rem; color: #444; font-size: .9rem }
 .passed { color: #00632b } .failed, .refused, .stopped { color: #a01010; font-weight: 600 }
 small, p.note { color: #555; font-size: .85rem }
@@ -86,7 +86,7 @@ def _row(result: Mapping[str, Any], lesson: Lesson | None) -> str:
     goal = f"<br><small>{html.escape(lesson.goal)}</small>" if lesson else ""
     points = "".join(f"<li>{html.escape(point)}</li>" for point in lesson.objectives) if lesson else ""
     status, message = html.escape(result["status"]), html.escape(result["message"] or "")
-    circumstances = html.escape(f"profile {result['profile']}, {result['date']}")
+    circumstances = html.escape(f"profile {result['profile']}, {result['date'][:16].replace('T', ' ')} UTC")
     return (
         f"<tr><td>{link}{goal}</td><td><ul>{points}</ul></td>"
         f'<td><span class="{status}">{status}</span><br><small>{message} {circumstances}</small></td>'
