@@ -224,6 +224,8 @@ class _Inspection:
         if path is None:
             where = looked_in(self.root, protocol_places(self.root, box))
             remedy = f"get it from {PROTOCOL_SOURCE}, if you want {box} boxes"
+            if _np_folder(self.root, box):
+                remedy = "not needed for the CUHK03-NP folder that is here"
             self.findings.append(Finding(protocol_name(box), "absent", where, remedy))
             return None
         try:

@@ -165,7 +165,9 @@ def _truncated(path: Path, start: bytes, size: int) -> str | None:
     whole = _size_mat5(path, size) if _version(path, start) == "5" else _size_hdf5(path)
     if whole is None:
         return f"truncated: got {size:,} bytes and no HDF5 part behind the header; {_COPY_AGAIN}"
-    return f"truncated: got {size:,} of {whole:,} bytes; {_COPY_AGAIN}" if size < whole else None
+    # MATLAB 5 files tell the size of each element only, so what came behind the last one stays unknown.
+    of = "of at least" if _version(path, start) == "5" else "of"
+    return f"truncated: got {size:,} {of} {whole:,} bytes; {_COPY_AGAIN}" if size < whole else None
 
 
 def _size_hdf5(path: Path) -> int | None:

@@ -91,6 +91,8 @@ class MatSource:
             problem = describe_cell(dataset)
             if problem is None:
                 return _read_pixels(dataset)
+        except _NowhereError as error:
+            problem = str(error)
         except (OSError, RuntimeError, KeyError, MemoryError) as error:
             problem = f"cannot be read ({first_line(error)})"
         raise DataError(f"{self.path}: image {name} {problem}; `reidlab check` looks at every image of the file")
@@ -167,7 +169,7 @@ class MatSource:
         for pair, table in enumerate(self.tables(box), 1):
             held = np.zeros((table.shape[1], table.shape[0]), bool)
             for (index, identity), reference in np.ndenumerate(table):
-                problem = describe_cell(_follow(file, reference))
+                problem = _describe(file, reference)
                 if problem not in (None, EMPTY):
                     name = f"{box}/{name_of_cell(pair, identity + 1, index)}"
                     raise DataError(f"{self.path}: image {name} {problem}; copy the file again")
@@ -190,10 +192,7 @@ class MatSource:
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, addresses, mtype=dataset.get_type())
             _, first, place, count = np.unique(addresses, return_index=True, return_inverse=True, return_counts=True)
             shared = np.array(
-                [
-                    n > 1 and describe_cell(_follow(file, table.flat[i])) == EMPTY
-                    for i, n in zip(first, count, strict=True)
-                ]
+                [n > 1 and _describe(file, table.flat[i]) == EMPTY for i, n in zip(first, count, strict=True)]
             )
             answer.append((shared[place.reshape(table.shape)] | (addresses == 0)).T)
         return answer
@@ -223,13 +222,25 @@ class MatSource:
             raise DataError(f"{where}: {first_line(error)}; the file is damaged, copy it again") from None
 
 
+class _NowhereError(DataError):
+    """A reference that leads nowhere; whoever knows the image's name says whose it is."""
+
+
+def _describe(file: h5py.File, reference: h5py.Reference) -> str | None:
+    """Describe the cell behind a reference, as `describe_cell` does."""
+    try:
+        return describe_cell(_follow(file, reference))
+    except _NowhereError as error:
+        return str(error)
+
+
 def _follow(file: h5py.File, reference: h5py.Reference) -> h5py.h5d.DatasetID:
     try:
         found = h5py.h5r.dereference(reference, file.id)
     except (ValueError, OSError, RuntimeError, KeyError):
         found = None
     if not isinstance(found, h5py.h5d.DatasetID):
-        raise DataError("holds a reference to nowhere")
+        raise _NowhereError("holds a reference to nowhere")
     return found
 
 

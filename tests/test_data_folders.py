@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidlab.data import FolderDataset, Market1501
+from reidlab.errors import DataError
+
+MARKET = [
+    "bounding_box_train/0002_c1s1_000451_03.jpg",
+    "bounding_box_train/0002_c3s1_000551_00.jpg",
+    "query/0001_c1s1_001051_00.jpg",
+    "query/0001_c2s1_001051_00.jpg",
+    "bounding_box_test/-1_c1s1_000401_03.jpg",
+    "bounding_box_test/0000_c1s1_000151_01.jpg",
+    "bounding_box_test/0001_c6s4_001051_01.jpg",
+]
+
+
+def _write(root: Path, names: list[str]) -> Path:
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16), (number, 0, 0)).save(root / name)
+    return root
+
+
+def _images(records) -> list[str]:
+    return [record.image for record in records]
+
+
+# --- Market-1501 -------------------------------------------------------------------------------------------------
+
+
+def test_market1501(tmp_path: Path) -> None:
+    data = Market1501(_write(tmp_path, MARKET))
+    assert _images(data.train) == MARKET[:2]
+    assert _images(data.query) == MARKET[2:4]
+    assert _images(data.gallery) == MARKET[5:]  # -1 is junk, 0 a distractor
+    assert [(r.pid, r.camid) for r in data.gallery] == [(0, 1), (1, 6)]
+    assert data.junk == 1
+    assert (data.box, data.protocol) == ("as given", "as given")
+    assert data.name == f"{tmp_path.name} (Market-1501 naming)"  # its counts are not Market-1501's
+    assert "1 junk left out" in repr(data)
+    assert data.query[0].load().shape == (16, 8, 3)
+
+
+def test_market1501_from_the_folder_above_and_after_a_move(tmp_path: Path) -> None:
+    _write(tmp_path / "a" / "Market-1501-v15.09.15", MARKET)
+    before = Market1501(tmp_path / "a")
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert Market1501(tmp_path / "b").gallery == before.gallery
+    Market1501(tmp_path / "b").gallery[0].load()
+
+
+def test_market1501_without_training_images(tmp_path: Path) -> None:
+    data = Market1501(_write(tmp_path, MARKET[2:]))
+    assert data.train == []
+    assert len(data.query) == 2
+
+
+def test_files_of_the_system_are_passed_over(tmp_path: Path) -> None:
+    _write(tmp_path, MARKET)
+    for name in ("Thumbs.db", ".DS_Store", "._0001_c1s1_001051_00.jpg", "desktop.ini"):
+        (tmp_path / "query" / name).write_text("")
+    assert len(Market1501(tmp_path).query) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["0001_1_1.jpg", "readme.txt", "0001_c1s1_001051_00.gif", "-2_c1s1_1_0.jpg", "a_c1s1_1_0.jpg"]
+)
+def test_a_name_that_does_not_parse(tmp_path: Path, name: str) -> None:
+    _write(tmp_path, MARKET)
+    (tmp_path / "query" / name).write_text("")
+    with pytest.raises(
+        DataError, match=r"1 names do not parse: .*; expected .* 0001_c1s1_000001_00\.jpg; rename"
+    ) as error:
+        Market1501(tmp_path)
+    assert str(error.value).startswith(f"{tmp_path / 'query'}: ")
+    assert name in str(error.value)
+
+
+def test_market1501_folders_are_missing_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"missing query/ and bounding_box_test/; expected"):
+        Market1501(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        Market1501(tmp_path / "nowhere")
+    _write(tmp_path, MARKET[2:])
+    (tmp_path / "bounding_box_train").mkdir()
+    with pytest.raises(DataError, match="bounding_box_train: holds no images of people"):
+        Market1501(tmp_path)
+
+
+def test_the_real_sample(real_data: Path) -> None:
+    data = Market1501(real_data / "pku_reid")
+    assert len({record.pid for record in (*data.query, *data.gallery)}) == 37
+    assert len(data.query) + len(data.gallery) == 592
+    assert (len(data.train), data.junk) == (0, 0)
+    assert {record.camid for record in data.gallery} == {1, 2}
+    assert data.query[0].load().shape == (128, 48, 3)
+
+
+# --- one folder per person ---------------------------------------------------------------------------------------
+
+
+def test_queries_by_rule(tmp_path: Path) -> None:
+    _write(tmp_path, ["7/1_a.png", "7/1_b.png", "7/2_a.png", "7/2_b.png"])  # both cameras can spare one
+    _write(tmp_path, ["8/c1_a.png", "8/c3_a.png", "8/c3_b.png"])  # only camera 3 can
+    _write(tmp_path, ["9/cam1_a.png", "9/cam2_a.png"])  # none can: the first camera's
+    _write(tmp_path, ["10/1_a.png", "10/1_b.png"])  # one camera: a distractor
+    data = FolderDataset(tmp_path)
+    assert _images(data.query) == ["7/1_a.png", "7/2_a.png", "8/c3_a.png", "9/cam1_a.png"]
+    rest = ["7/1_b.png", "7/2_b.png", "8/c1_a.png", "8/c3_b.png", "9/cam2_a.png", "10/1_a.png", "10/1_b.png"]
+    assert sorted(_images(data.gallery)) == sorted(rest)
+    assert data.train == []
+    for query in data.query:
+        assert any(r.pid == query.pid and r.camid != query.camid for r in data.gallery)
+
+
+def test_a_flat_folder_in_markets_naming(tmp_path: Path) -> None:
+    data = FolderDataset(
+        _write(tmp_path, ["0007_c1s1_000001_00.jpg", "0007_c2s1_000031_00.jpg", "-1_c1s1_000001_00.jpg"])
+    )
+    assert [(r.pid, r.camid) for r in (*data.query, *data.gallery)] == [(7, 1), (7, 2)]
+    assert data.junk == 1
+
+
+def test_folders_of_parts(tmp_path: Path) -> None:
+    _write(tmp_path, ["train/1/1_a.png", "query/2/1_a.png", "gallery/0002_c2s1_000001_00.jpg", "gallery/-1/2_a.png"])
+    data = FolderDataset(tmp_path)
+    assert _images(data.train) == ["train/1/1_a.png"]
+    assert _images(data.query) == ["query/2/1_a.png"]
+    assert _images(data.gallery) == ["gallery/0002_c2s1_000001_00.jpg"]
+    assert data.junk == 1
+    (tmp_path / "gallery").rename(tmp_path / "3")
+    with pytest.raises(FileNotFoundError, match="missing gallery/"):
+        FolderDataset(tmp_path)
+
+
+def test_lists_from_windows(tmp_path: Path) -> None:
+    _write(tmp_path, ["7/1_a.png", "7/2_a.png", "8/1_a.png"])
+    data = FolderDataset(tmp_path, query=["7\\1_a.png"], gallery=[PureWindowsPath("7/2_a.png")], train=["8/1_a.png"])
+    assert (_images(data.train), _images(data.query), _images(data.gallery)) == (
+        ["8/1_a.png"],
+        ["7/1_a.png"],
+        ["7/2_a.png"],
+    )
+    np.testing.assert_array_equal(data.query[0].load(), np.asarray(Image.open(tmp_path / "7" / "1_a.png")))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["7\\2_x.png"], r"gallery list: names 1 images that are not in .*: 7/2_x\.png"),
+        (["..\\7\\2_a.png"], "leads out of"),
+        (["C:\\data\\7\\2_a.png"], "leads out of"),
+        (["/data/7/2_a.png"], "leads out of"),
+        (["7/1_a.png"], r"7/1_a\.png is in query and in gallery"),
+        (["7/2_a.png", "7\\2_a.png"], r"7/2_a\.png is in gallery and in gallery"),
+        ([], "gallery holds no images"),
+        (["7/a.png"], "does not tell identity and camera"),
+    ],
+)
+def test_lists_with_faults(tmp_path: Path, names: list[str], message: str) -> None:
+    _write(tmp_path, ["7/1_a.png", "7/2_a.png"])
+    with pytest.raises(DataError, match=message):
+        FolderDataset(tmp_path, query=["7/1_a.png"], gallery=names)
+
+
+def test_one_list_alone(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected query and gallery"):
+        FolderDataset(tmp_path, query=["7/1_a.png"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("7/left.png", r"7/left\.png: the name does not tell identity and camera; expected .*7/2_0031\.png"),
+        ("alice/1_a.png", "1 folders are not named by an identity number: alice; .* number the people"),
+        ("picture.png", r"picture\.png: the name does not tell"),
+        ("7/1_a.txt", "the name does not tell"),
+    ],
+)
+def test_a_name_that_tells_nothing(tmp_path: Path, name: str, message: str) -> None:
+    _write(tmp_path, ["7/1_a.png", "7/2_a.png"])
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+    with pytest.raises(DataError, match=message):
+        FolderDataset(tmp_path)
+
+
+def test_one_camera_is_not_enough(tmp_path: Path) -> None:
+    _write(tmp_path, ["7/1_a.png", "7/1_b.png", "8/1_a.png"])
+    with pytest.raises(DataError, match=r"nobody was seen by two cameras \(2 people, 1 cameras\)"):
+        FolderDataset(tmp_path)
