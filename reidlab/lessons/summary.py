@@ -92,12 +92,12 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
 
 def print_summary(out: Path, results: Sequence[LessonResult], html: bool) -> None:
     """Print the table of all results, and where things lie."""
-    width = max((len(result.lesson) for result in results), default=6)
+    width = max([len("lesson"), *(len(result.lesson) for result in results)])
     print(f"\n{'lesson':<{width}}  result   seconds")
     for result in results:
         print(f"{result.lesson:<{width}}  {result.status:<7}  {result.seconds:7.1f}")
     failed = sum(not result.ok for result in results)
-    print(f"\n{len(results) - failed} of {len(results)} passed. " + (f"{failed} did not." if failed else ""))
+    print(f"\n{len(results) - failed} of {len(results)} passed." + (f" {failed} did not." if failed else ""))
     print(f"notebooks: {shown(out / 'notebooks')}   results: {shown(out / 'results.json')}, {shown(out / 'results')}/")
     if html:
         print(f"pages:     {shown(out / 'index.html')}")
