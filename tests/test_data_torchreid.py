@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from data_files import make_root
 from PIL import Image
 
 from reidlab.data import CUHK03
+from reidlab.synth import World
 
 cuhk03 = pytest.importorskip(
     "torchreid.reid.data.datasets.image.cuhk03",
@@ -17,11 +19,15 @@ cuhk03 = pytest.importorskip(
 )
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds `cuhk03/`, as torchreid wants it; it unpacks its images beside ours."""
-    parent = tmp_path_factory.mktemp("torchreid")
-    make_root(parent / "cuhk03")
+@pytest.fixture(scope="module", params=["noise", "walkers"])
+def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds `cuhk03/`, as torchreid wants it; torchreid unpacks its images beside ours."""
+    parent = tmp_path_factory.mktemp(request.param)
+    if request.param == "noise":
+        make_root(parent / "cuhk03")
+    else:
+        # A copy, since the world may come out of a cache that others use.
+        shutil.copytree(World.preset("tiny").write(parent / "world"), parent / "cuhk03")
     return parent
 
 
