@@ -5,75 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
+from reidlab.synth.solids import Solids, SolidsBuilder
 from reidlab.synth.wardrobe import Person
-
-# Label map of the masks. What covers a region counts as that region: a coat's skirt is torso.
-PARTS = {
-    0: "background",
-    1: "head",
-    2: "hair",
-    3: "hat",
-    4: "torso",
-    5: "arms",
-    6: "hands",
-    7: "hips and legs",
-    8: "bare legs",
-    9: "shoes",
-    10: "bag",
-    11: "occluder",
-}
-MATERIALS = ("skin", "hair", "hat", "torso", "sleeve", "bottom", "leg", "shoe", "bag", "inner", "metal", "sole")
-_PART = {name: number for number, name in PARTS.items()}
-_MATERIAL = {name: number for number, name in enumerate(MATERIALS)}
-
-
-@dataclass(frozen=True)
-class Solids:
-    """Rounded cones with elliptic cross-section: everything the rasteriser draws.
-
-    Args:
-        start, end: (n, 3) ends of the axis, metres; x = the body's left, y = forward, z = up.
-        radii: (n, 4) half-widths at start (sideways, forward) and at end (sideways, forward), metres.
-        cap: (n,) how far the ends bulge, in units of the radius: 1 round, 0.1 nearly flat.
-        texture: (n, 3) cloth coordinate at start and at end (metres along the garment), and sideways offset.
-        part, material: (n,) small integers, see `PARTS` and `MATERIALS`.
-        frame: (n, 3) the direction called "sideways" for each solid.
-    """
-
-    start: np.ndarray
-    end: np.ndarray
-    radii: np.ndarray
-    cap: np.ndarray
-    texture: np.ndarray
-    part: np.ndarray
-    material: np.ndarray
-    frame: np.ndarray
-
-
-class SolidsBuilder:
-    """Collects solids one by one."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple] = []
-
-    def add(self, part, material, start, end, r0, r1=None, cap=1.0, tex=(0.0, 1.0), side=(1.0, 0.0, 0.0)):
-        """Add a solid; `r0`, `r1` are a radius or a (sideways, forward) pair."""
-        r1 = r0 if r1 is None else r1
-        a0, b0 = r0 if isinstance(r0, tuple) else (r0, r0)
-        a1, b1 = r1 if isinstance(r1, tuple) else (r1, r1)
-        number = part if isinstance(part, int) else _PART[part]
-        stuff = material if isinstance(material, int) else _MATERIAL[material]
-        self.rows.append(
-            (*start, *end, a0, b0, a1, b1, cap, tex[0], tex[1], 0.5 * (start[0] + end[0]), number, stuff, *side)
-        )
-
-    def build(self) -> Solids:
-        """Turn the rows into arrays."""
-        t = np.array(self.rows, dtype=np.float64).reshape(-1, 19)
-        part, material = t[:, 14].astype(np.int64), t[:, 15].astype(np.int64)
-        return Solids(t[:, 0:3], t[:, 3:6], t[:, 6:10], t[:, 10], t[:, 11:14], part, material, t[:, 16:19])
 
 
 @dataclass(frozen=True)
@@ -156,49 +89,40 @@ def _trunk_point(person: Person, hip_z: float, up: float, forward: float = 0.0, 
 
 def _add_legs(build: SolidsBuilder, person: Person, legs: list[tuple], hip_z: float) -> None:
     h, g = person.height, person.girth
-    dress = person.top == "dress"
-    kind = "skirt" if dress else person.bottom
-    wide = {"trousers": 1.06, "slim trousers": 0.9, "wide trousers": 1.3}.get(kind, 1.0)
-    bare_thigh, bare_shin = kind in ("skirt", "long skirt"), kind in ("skirt", "long skirt", "shorts")
-    pelvis = "torso" if dress else "bottom"
-    part = "torso" if dress else "hips and legs"
-    wide_hip = (0.088 * h * g, 0.067 * h * g)
-    build.add(
-        part,
-        pelvis,
-        (0, 0, hip_z - 0.025 * h),
-        (0, 0, hip_z + 0.06 * h),
-        wide_hip,
-        (0.078 * h * g, 0.058 * h * g),
-        0.5,
-        (0.02, 0.1),
-    )
-    for hip, knee, ankle, toe, _ in legs:
-        thigh = ("bare legs", "skin") if bare_thigh else ("hips and legs", "leg")
-        shin = ("bare legs", "skin") if bare_shin else ("hips and legs", "leg")
-        t = 1.0 if bare_thigh else wide
-        s = 0.82 if bare_shin else wide
-        build.add(*thigh, hip, knee, 0.054 * h * g * t, 0.038 * h * g**0.6 * t, tex=(0.0, 0.42))
-        low = ankle if bare_shin else (ankle[0], ankle[1], ankle[2] - 0.02 * h)
-        build.add(*shin, knee, low, 0.036 * h * s * g**0.5, (0.024 if bare_shin else 0.03) * h * s, tex=(0.42, 0.85))
-        if kind == "shorts":
-            mid = tuple(k + 0.12 * (p - k) for p, k in zip(hip, knee, strict=True))
-            build.add("hips and legs", "leg", hip, mid, 0.057 * h * g, 0.053 * h * g, 0.3, (0.0, 0.4))
-        _add_foot(build, person, ankle, toe)
+    kind = "skirt" if person.top == "dress" else person.bottom
+    part, stuff = ("torso", "torso") if person.top == "dress" else ("hips and legs", "bottom")
+    low, high = (0, 0, hip_z - 0.025 * h), (0, 0, hip_z + 0.06 * h)
+    build.add(part, stuff, low, high, (0.088 * h * g, 0.067 * h * g), (0.078 * h * g, 0.058 * h * g), 0.5, (0.02, 0.1))
+    for leg in legs:
+        _add_leg(build, person, kind, leg)
     if kind in ("skirt", "long skirt"):
         reach = max(abs(legs[0][4]), abs(legs[1][4]))
-        drop = 0.42 * h if kind == "long skirt" else 0.2 * h
-        front = (0.1 + (0.13 if kind == "long skirt" else 0.09) * reach) * h
-        build.add(
-            part,
-            pelvis,
-            (0, 0.005, hip_z - drop),
-            (0, 0, hip_z + 0.03 * h),
-            (0.105 * h * g, front),
-            (0.082 * h * g, 0.064 * h * g),
-            0.12,
-            (drop + 0.1, 0.05),
-        )
+        drop, sweep = (0.42, 0.16) if kind == "long skirt" else (0.2, 0.1)
+        hem = (0.105 * h * g, (0.1 + sweep * reach) * h)
+        low, high = (0, 0.005, hip_z - drop * h), (0, 0, hip_z + 0.03 * h)
+        build.add(part, stuff, low, high, hem, (0.082 * h * g, 0.064 * h * g), 0.12, (drop * h + 0.1, 0.05))
+
+
+def _add_leg(build: SolidsBuilder, person: Person, kind: str, leg: tuple) -> None:
+    """One leg with the cloth on it; a skirt's cloth lies on the thigh that swings into it."""
+    h, g = person.height, person.girth
+    hip, knee, ankle, toe, _ = leg
+    wide = {"trousers": 1.06, "slim trousers": 0.9, "wide trousers": 1.3, "shorts": 1.06}.get(kind, 1.0)
+    covered = {"skirt": 0.72, "shorts": 0.86}.get(kind, 1.0)
+    bare = kind in ("skirt", "long skirt", "shorts")
+    cloth = ("torso", "torso") if person.top == "dress" else ("hips and legs", "bottom" if "skirt" in kind else "leg")
+    hem = tuple(p + covered * (q - p) for p, q in zip(hip, knee, strict=True))
+    r_hip, r_knee = 0.054 * h * g * wide, 0.038 * h * g**0.6 * wide
+    r_hem = (0.05 * h * g if kind == "shorts" else r_hip + covered * (r_knee - r_hip)) * (1.08 if bare else 1.0)
+    build.add(*cloth, hip, hem, r_hip * (1.04 if bare else 1.0), r_hem, 0.25 if bare else 1.0, (0.0, 0.42 * covered))
+    if bare:
+        start = tuple(p + 0.5 * (q - p) for p, q in zip(hip, knee, strict=True))
+        build.add("bare legs", "skin", start, knee, 0.044 * h * g**0.6, 0.036 * h * g**0.6)
+        build.add("bare legs", "skin", knee, ankle, 0.0305 * h * g**0.5, 0.02 * h)
+    else:
+        end = (ankle[0], ankle[1], ankle[2] - 0.02 * h)
+        build.add(*cloth, knee, end, 0.036 * h * wide * g**0.5, 0.03 * h * wide, tex=(0.42, 0.85))
+    _add_foot(build, person, ankle, toe)
 
 
 def _add_foot(build: SolidsBuilder, person: Person, ankle, toe) -> None:

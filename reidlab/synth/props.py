@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
-from reidlab.synth.body import Pose, Solids, SolidsBuilder, body_solids
+from reidlab.synth.body import Pose, body_solids
 from reidlab.synth.camera import Camera
 from reidlab.synth.raster import Surface, project, rasterize
 from reidlab.synth.shade import shade
+from reidlab.synth.solids import Solids, SolidsBuilder
 from reidlab.synth.wardrobe import Person, sample_person
 
 BEHIND, FRONT = 4, 2  # passers-by per camera
@@ -78,7 +80,7 @@ def bicycle() -> Solids:
     b = SolidsBuilder()
     for y in (-0.52, 0.52):
         ring = [(0.0, y + 0.33 * math.cos(a), 0.34 + 0.33 * math.sin(a)) for a in np.arange(17) * math.pi / 8]
-        for p, q in zip(ring, ring[1:], strict=False):
+        for p, q in pairwise(ring):
             b.add("occluder", "shoe", p, q, 0.017)
         b.add("occluder", "metal", (-0.02, y, 0.34), (0.02, y, 0.34), 0.04)
     rear, front, crank, seat, head = (

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlab.synth.body import Pose, Solids
+from reidlab.synth.body import Pose
 from reidlab.synth.camera import Camera
+from reidlab.synth.solids import Solids
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlab.synth.body import PARTS, Pose, body_solids
+from reidlab.synth.body import Pose, body_solids
 from reidlab.synth.camera import Camera
 from reidlab.synth.props import Sprite, draw_figure, sprites
-from reidlab.synth.raster import project, world_matrix
+from reidlab.synth.raster import world_matrix
 from reidlab.synth.scene import CENTER, scene_picture
 from reidlab.synth.sensor import develop, resample, resize
+from reidlab.synth.solids import PARTS
 from reidlab.synth.wardrobe import Person
 
 OCCLUDER = next(number for number, name in PARTS.items() if name == "occluder")
@@ -29,6 +30,7 @@ class ShotPlan:
         motion: strength of motion blur, 1.0 = usual.
         behind: passers-by behind, (number of the sprite, native pixels sideways) each.
         front: things in front, (kind, number, native pixels sideways) each.
+        tone: gains (r, g, b) of the hour and the weather on top of the camera's own.
         margin: pixels that the labeled box leaves free, (left, top, right, bottom).
         detector: errors of the detected box in units of its height, (x, y, log height, log aspect).
         noise: seed of the sensor noise.
@@ -39,6 +41,7 @@ class ShotPlan:
     motion: float
     behind: tuple[tuple[int, float], ...]
     front: tuple[tuple[str, int, float], ...]
+    tone: tuple[float, float, float]
     margin: tuple[int, int, int, int]
     detector: tuple[float, float, float, float]
     noise: int
@@ -80,8 +83,9 @@ def plan_shot(camera: Camera, track: np.random.Generator, rng: np.random.Generat
         index: number of the shot, 0..4.
     """
     heading = camera.heading + track.normal(0, camera.spread) + (math.pi if track.random() < camera.against else 0.0)
-    x, y = track.uniform(-0.9, 0.9), camera.distance + track.uniform(-0.6, 0.6)
+    x, y = track.uniform(-1.3, 1.3), camera.distance + track.uniform(-0.9, 0.9)
     phase, pace, light = track.random(), track.uniform(0.12, 0.3), float(np.exp(track.normal(0, 0.12)))
+    tone = np.exp(track.normal(0, 0.17) + track.normal(0, 0.06, 3))
     step = 0.3 * (index - 2)
     pose = Pose(
         phase=float((phase + pace * index + rng.normal(0, 0.03)) % 1.0),
@@ -108,6 +112,7 @@ def plan_shot(camera: Camera, track: np.random.Generator, rng: np.random.Generat
         float(rng.uniform(0.4, 1.6)),
         behind,
         front,
+        tuple(float(t) for t in tone),
         margin,
         tuple(float(e) for e in errors),
         int(rng.integers(1 << 31)),
@@ -166,6 +171,7 @@ def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1
     occluded = float(np.count_nonzero(covered & (mask > 0))) / max(body, 1)
     mask[covered] = OCCLUDER
     rng = np.random.default_rng(plan.noise)
+    light *= np.array(plan.tone, np.float32)
     image = develop(light, camera, rng, scale, plan.motion)
     move = lambda box: (box[0] - left, box[1] - top, box[2] - left, box[3] - top)  # noqa: E731
     return Shot(image, mask, move(labeled), move(detected), occluded, (round(left / scale), round(top / scale)))
@@ -236,8 +242,7 @@ def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, in
         spot = _foot_spot(solids, big[i], matrix, place, camera, scale)
         _smear(blob, gx, gy, spot, spot, 0.13 * flat, camera.pitch)
         shade *= 1 - np.float32(0.45) * blob
-    big_shade = resample(shade[..., None], 0, 0, 1 / step, shape)
-    return big_shade
+    return resample(shade[..., None], 0, 0, 1 / step, shape)
 
 
 def _foot_spot(solids, i: int, matrix, place, camera: Camera, scale: float) -> np.ndarray:

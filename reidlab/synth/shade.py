@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from reidlab.synth.body import MATERIALS
 from reidlab.synth.camera import Camera
 from reidlab.synth.raster import Projected, Surface
+from reidlab.synth.solids import MATERIALS
 from reidlab.synth.wardrobe import HAIR_COLORS, SKIN_TONES, Person, rgb_of
 
 SIZE = 256  # side of the periodic noise pictures

@@ -13,7 +13,7 @@ import numpy as np
 
 from reidlab.data.matfile import image_name
 from reidlab.errors import DataError
-from reidlab.synth.body import PARTS
+from reidlab.synth.solids import PARTS
 
 if TYPE_CHECKING:
     from reidlab.synth.world import World

@@ -58,23 +58,23 @@ SHOES = ("shoes", "sneakers", "boots", "sandals")
 _TOP_COLORS = dict(
     zip(
         COLORS,
-        (21, 11, 11, 5, 13, 10, 5, 2, 5, 2.5, 3, 3, 1.5, 1.2, 1.5, 1.5, 1, 0.8, 1, 0.6, 0.8, 0.6),
+        (15, 8, 9, 6, 11, 9, 5, 3, 6, 3, 4, 3.5, 2.5, 2, 2.5, 2.5, 2, 1.5, 2, 1.2, 1.8, 1.2),
         strict=True,
     )
 )
 _BOTTOM_COLORS = {
-    "black": 27,
-    "charcoal": 13,
+    "black": 20,
+    "charcoal": 10,
     "grey": 9,
-    "navy": 14,
-    "denim": 17,
-    "light denim": 5,
-    "beige": 7,
-    "khaki": 4,
-    "brown": 3,
-    "olive": 3,
-    "white": 3,
-    "burgundy": 0.7,
+    "navy": 11,
+    "denim": 16,
+    "light denim": 7,
+    "beige": 8,
+    "khaki": 5,
+    "brown": 4,
+    "olive": 4,
+    "white": 5,
+    "burgundy": 1.5,
 }
 _BAG_COLORS = {"black": 34, "charcoal": 10, "grey": 9, "navy": 10, "brown": 12, "beige": 6, "red": 4, "olive": 5}
 _BAG_COLORS |= {"blue": 3, "pink": 2, "teal": 2, "white": 3, "yellow": 1, "orange": 1}
@@ -228,7 +228,7 @@ def _sample_top(rng: np.random.Generator, slender: bool) -> dict:
     kinds = {"t-shirt": 18, "shirt": 12, "sweater": 12, "hoodie": 13, "open jacket": 13, "jacket": 12, "puffer": 7}
     kinds |= {"coat": 8, "dress": 7 if slender else 0, "vest": 4}
     kind = _pick(rng, kinds)
-    patterns = {"plain": 46, "stripes": 11, "pinstripes": 5, "check": 9, "colour block": 9, "raglan": 7}
+    patterns = {"plain": 40, "stripes": 11, "pinstripes": 5, "check": 9, "colour block": 9, "raglan": 7}
     patterns |= {"chest band": 6, "dots": 4, "camouflage": 3}
     if kind in ("coat", "puffer", "jacket"):
         patterns = {"plain": 66, "check": 9, "colour block": 14, "chest band": 7, "camouflage": 4}

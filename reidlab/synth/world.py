@@ -168,7 +168,10 @@ class World:
         """What tells two worlds apart on disk: a hash of the parameters and of the code that draws them."""
         digest = hashlib.sha256(f"{self!r}".encode())
         here = Path(__file__).parent
-        for source in (*sorted(here.glob("*.py")), here.parent / "data" / "matfile.py"):
+        formats = (
+            here.parent / "data" / name for name in ("matfile.py", "matheader.py", "names.py", "protocolfile.py")
+        )
+        for source in (*sorted(here.glob("*.py")), *formats):
             digest.update(source.read_bytes().replace(b"\r\n", b"\n"))
         return digest.hexdigest()
 
@@ -177,7 +180,8 @@ class World:
 
         Args:
             root: the folder; it appears, whole, when all is done.
-            jobs: processes, 1..64; as many as there are cores if None, 1 = in this process. The files do not depend on it.
+            jobs: processes, 1..64; as many as there are cores if None, 1 = in this process.
+                The files do not depend on it.
 
         Returns:
             The folder, with `cuhk03_release/cuhk-03.mat`, the two protocol files, `walkers.h5` and `world.json`.

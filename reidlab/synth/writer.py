@@ -38,7 +38,7 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
         jobs = min(os.cpu_count() or 1, 64)
     if isinstance(jobs, bool) or not isinstance(jobs, (int, np.integer)) or not 1 <= jobs <= 64:
         raise ValueError(f"got jobs={jobs!r}, expected a whole number 1..64, or None")
-    root = Path(os.path.abspath(root))
+    root = root.absolute()
     if _is_there(root, world.key):
         return root
     try:
@@ -105,16 +105,16 @@ def _swap(partial: Path, root: Path) -> None:
     partial.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
     if root.exists() and any(root.iterdir()):
         aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
-        os.replace(root, aside / "old")
+        root.replace(aside / "old")
         try:
-            os.replace(partial, root)
+            partial.replace(root)
         except OSError:
-            os.replace(aside / "old", root)
+            (aside / "old").replace(root)
             raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     else:
-        os.replace(partial, root)
+        partial.replace(root)
 
 
 def _tasks(world: World) -> list[Task]:
