@@ -174,7 +174,8 @@ def lessons_refresh(
     """Execute committed notebooks again, in place."""
     from reidlab.lessons.refresh import refresh
 
-    refresh(notebooks or None)
+    if any(not result.ok for result in refresh(notebooks or None)):
+        raise typer.Exit(1)
 
 
 def open_data(root: Path, data_format: str, box: str | None, protocol: str, split: int) -> Any:

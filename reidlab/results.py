@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import os
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reidlab.data.records import Splits
-from reidlab.evaluation import Evaluation
 from reidlab.files import write_json
-from reidlab.lessons.results import circumstances, plain
+from reidlab.lessons.environment import MINIMUM, hardware, installed
 
+if TYPE_CHECKING:
+    from reidlab.data.records import Splits
+    from reidlab.evaluation import Evaluation
+
+COMMAND_VARIABLE = "REIDLAB_COMMAND"
 MUST_AGREE = ("dataset", "box", "protocol", "rule", "metric", "ap_formula")
 
 
@@ -73,3 +80,61 @@ def check_comparable(records: Sequence[dict[str, Any]]) -> None:
             raise ValueError(
                 f"these scores cannot be compared: {key} is {values[0]!r} in one and {values[1]!r} in another"
             )
+
+
+def circumstances() -> dict[str, Any]:
+    """Return what every record carries besides its numbers: date, hardware, versions, command.
+
+    Example:
+        >>> sorted(circumstances())
+        ['command', 'date', 'hardware', 'versions']
+    """
+    found = {package: installed(package) for package in MINIMUM}
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "versions": {"python": sys.version.split()[0], **found},
+        "command": os.environ.get(COMMAND_VARIABLE) or _command(),
+    }
+
+
+def _command() -> str:
+    """The command line of this process, if it is the `reidlab` command or a script."""
+    program = Path(sys.argv[0])
+    if program.name in ("reidlab", "__main__.py") and "reidlab" in program.as_posix():
+        return shlex.join(["reidlab", *sys.argv[1:]])
+    if program.suffix == ".py" and "ipykernel" not in program.name:
+        return shlex.join(["python", f"{program.parent.name}/{program.name}", *sys.argv[1:]])
+    return "interactive session"
+
+
+def plain(key: str, value: Any) -> Any:
+    """Turn numpy and torch numbers, arrays, tuples and paths into what JSON knows; refuse NaN and infinity.
+
+    Args:
+        key: the value's name, for messages.
+        value: what to convert.
+
+    Raises:
+        ValueError: the value is not finite, or of a type that JSON has no form for.
+
+    Example:
+        >>> import numpy as np
+        >>> plain("cmc", np.array([0.5, 0.75])), plain("seeds", (0, 1))
+        ([0.5, 0.75], [0, 1])
+    """
+    if isinstance(value, (str, bool, int)) or value is None:
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{key} is {value}; only finite numbers are recorded: find out where it comes from")
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(inner): plain(f"{key}[{inner!r}]", item) for inner, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(f"{key}[{index}]", item) for index, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors
+        return plain(key, value.tolist())
+    raise ValueError(f"{key} is a {type(value).__name__}, which JSON has no form for; record its numbers instead")

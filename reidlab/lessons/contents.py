@@ -133,14 +133,14 @@ def table(lessons: list[Lesson] | None = None, folder: str = "notebooks") -> str
 
     Example:
         >>> print(table([Lesson("00_start", "Start", "Begin.", ("do a", "do b"), (), {"smoke": 0.5, "laptop": 3})]))
-        | | lesson | what you can do afterwards | laptop minutes, at most |
+        | | lesson | what it does | laptop minutes, at most |
         |---|---|---|---|
-        | 00 | [Start](notebooks/00_start.ipynb) | do a; do b | 3 |
+        | 00 | [Start](notebooks/00_start.ipynb) | Begin. | 3 |
     """
-    rows = ["| | lesson | what you can do afterwards | laptop minutes, at most |", "|---|---|---|---|"]
+    rows = ["| | lesson | what it does | laptop minutes, at most |", "|---|---|---|---|"]
     for lesson in catalogue() if lessons is None else lessons:
         link, minutes = f"[{lesson.title}]({folder}/{lesson.notebook})", lesson.minutes["laptop"]
-        rows.append(f"| {lesson.number} | {link} | {'; '.join(lesson.objectives)} | {minutes:g} |")
+        rows.append(f"| {lesson.number} | {link} | {lesson.goal} | {minutes:g} |")
     return "\n".join(rows)
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from reidlab.files import write_json
-from reidlab.lessons.results import COMMAND_VARIABLE, FOLDER_VARIABLE
+from reidlab.lessons.results import FOLDER_VARIABLE
 from reidlab.lessons.summary import LessonResult
+from reidlab.results import COMMAND_VARIABLE
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import datetime
-import math
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reidlab.files import write_json
-from reidlab.lessons.environment import MINIMUM, hardware, installed
+from reidlab.results import circumstances, plain
 
 FOLDER_VARIABLE = "REIDLAB_RESULTS_DIR"
-COMMAND_VARIABLE = "REIDLAB_COMMAND"
 NEEDED_WITH_SCORES = ("dataset", "box", "protocol", "rule", "metric", "ap_formula", "seeds")
 
 
@@ -46,54 +42,6 @@ def write(lesson: str, **values: Any) -> None:
         write_json(Path(folder) / f"{lesson}.json", {"lesson": lesson, **content, **circumstances()})
     shown = (f"{key} {_short(value)}" for key, value in content.items() if not isinstance(value, (dict, list)))
     print(f"{lesson}: {', '.join(shown)}")
-
-
-def circumstances() -> dict[str, Any]:
-    """Return what every record carries besides its numbers: date, hardware, versions, command.
-
-    Example:
-        >>> sorted(circumstances())
-        ['command', 'date', 'hardware', 'versions']
-    """
-    found = {package: installed(package) for package in MINIMUM}
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "hardware": hardware(),
-        "versions": {"python": sys.version.split()[0], **found},
-        "command": os.environ.get(COMMAND_VARIABLE, "interactive session"),
-    }
-
-
-def plain(key: str, value: Any) -> Any:
-    """Turn numpy and torch numbers, arrays, tuples and paths into what JSON knows; refuse NaN and infinity.
-
-    Args:
-        key: the value's name, for messages.
-        value: what to convert.
-
-    Raises:
-        ValueError: the value is not finite, or of a type that JSON has no form for.
-
-    Example:
-        >>> import numpy as np
-        >>> plain("cmc", np.array([0.5, 0.75])), plain("seeds", (0, 1))
-        ([0.5, 0.75], [0, 1])
-    """
-    if isinstance(value, (str, bool, int)) or value is None:
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{key} is {value}; only finite numbers are recorded: find out where it comes from")
-        return float(value)
-    if isinstance(value, Mapping):
-        return {str(inner): plain(f"{key}[{inner!r}]", item) for inner, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(f"{key}[{index}]", item) for index, item in enumerate(value)]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):  # numpy scalars and arrays, torch tensors
-        return plain(key, value.tolist())
-    raise ValueError(f"{key} is a {type(value).__name__}, which JSON has no form for; record its numbers instead")
 
 
 def _check_scores(content: Mapping[str, Any]) -> None:

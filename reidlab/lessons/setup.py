@@ -56,6 +56,23 @@ def walkers(data_dir: str | os.PathLike[str], profile: str) -> Path:
     return folder
 
 
+def data_folder(dataset: str, data_dir: str | os.PathLike[str], profile: str) -> Path:
+    """Return the folder that holds the files of a data set; the embedded world is written there if it is absent.
+
+    Args:
+        dataset, data_dir, profile: as in `open_dataset`.
+
+    Raises:
+        ValueError: unknown data set or profile.
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"DATASET is {dataset!r}, expected one of {', '.join(map(repr, DATASETS))}")
+    world_size(profile)
+    return walkers(data_dir, profile) if dataset == "walkers" else Path(data_dir)
+
+
 def open_dataset(
     dataset: str,
     data_dir: str | os.PathLike[str],
@@ -89,14 +106,10 @@ def open_dataset(
 
     Taught in: notebooks/00_start_here.ipynb
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"DATASET is {dataset!r}, expected one of {', '.join(map(repr, DATASETS))}")
-    world_size(profile)
     from reidlab.data import CUHK03
 
-    root = walkers(data_dir, profile) if dataset == "walkers" else Path(data_dir)
     classic = {"split": split} if protocol == "classic" else {}
-    return CUHK03(root, box=box, protocol=protocol, **classic)
+    return CUHK03(data_folder(dataset, data_dir, profile), box=box, protocol=protocol, **classic)
 
 
 def device(name: str = "auto") -> torch.device:

@@ -13,7 +13,7 @@ from typing import Any
 from reidlab.files import write_json
 from reidlab.lessons.contents import Lesson
 from reidlab.lessons.pages import index_page
-from reidlab.lessons.results import circumstances, plain
+from reidlab.results import circumstances, plain
 
 
 @dataclass(frozen=True)
