@@ -17,3 +17,11 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set REIDLAB_REAL_DATA to a folder with cuhk03_protocol/ and pku_reid/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded world of 16 identities on disk, written once per session; look, do not touch."""
+    from reidlab.synth import World
+
+    return World.preset("tiny").write(tmp_path_factory.mktemp("worlds") / "tiny", jobs=1)

@@ -42,7 +42,7 @@ def _legs(person: Person, phase: float) -> list[tuple]:
         turn = 2 * math.pi * (phase + offset)
         swing = person.stride * math.sin(turn) + 0.04
         bend = 0.1 + 0.85 * person.stride / 0.45 * max(0.0, math.cos(turn)) ** 1.5
-        hip = (side * 0.052 * h, 0.0, 0.0)
+        hip = (side * 0.047 * h, 0.0, 0.0)
         knee = _limb(hip, swing, 0.245 * h)
         ankle = _limb(knee, swing - bend, 0.24 * h)
         lift = max(-0.5, min(0.5, -(swing - bend) - 0.1))
@@ -62,6 +62,7 @@ def body_solids(person: Person, phase: float) -> Solids:
         The solids in the body's frame, feet on z = 0.
 
     Example:
+        >>> import numpy as np
         >>> from reidlab.synth.wardrobe import sample_person
         >>> solids = body_solids(sample_person(np.random.default_rng(0), 1, 1, 1), 0.25)
         >>> 20 <= len(solids.part) <= 60
@@ -91,14 +92,14 @@ def _add_legs(build: SolidsBuilder, person: Person, legs: list[tuple], hip_z: fl
     h, g = person.height, person.girth
     kind = "skirt" if person.top == "dress" else person.bottom
     part, stuff = ("torso", "torso") if person.top == "dress" else ("hips and legs", "bottom")
-    low, high = (0, 0, hip_z - 0.025 * h), (0, 0, hip_z + 0.06 * h)
-    build.add(part, stuff, low, high, (0.088 * h * g, 0.067 * h * g), (0.078 * h * g, 0.058 * h * g), 0.5, (0.02, 0.1))
+    low, high = (0, 0, hip_z - 0.025 * h), (0, 0.05 * h * person.stoop, hip_z + 0.055 * h)
+    build.add(part, stuff, low, high, (0.084 * h * g, 0.064 * h * g), (0.07 * h * g, 0.05 * h * g), 0.4, (0.02, 0.1))
     for leg in legs:
         _add_leg(build, person, kind, leg)
     if kind in ("skirt", "long skirt"):
         reach = max(abs(legs[0][4]), abs(legs[1][4]))
         drop, sweep = (0.42, 0.16) if kind == "long skirt" else (0.2, 0.1)
-        hem = (0.105 * h * g, (0.1 + sweep * reach) * h)
+        hem = (0.108 * h * g, (0.092 * g + sweep * reach) * h)
         low, high = (0, 0.005, hip_z - drop * h), (0, 0, hip_z + 0.03 * h)
         build.add(part, stuff, low, high, hem, (0.082 * h * g, 0.064 * h * g), 0.12, (drop * h + 0.1, 0.05))
 
@@ -112,8 +113,8 @@ def _add_leg(build: SolidsBuilder, person: Person, kind: str, leg: tuple) -> Non
     bare = kind in ("skirt", "long skirt", "shorts")
     cloth = ("torso", "torso") if person.top == "dress" else ("hips and legs", "bottom" if "skirt" in kind else "leg")
     hem = tuple(p + covered * (q - p) for p, q in zip(hip, knee, strict=True))
-    r_hip, r_knee = 0.054 * h * g * wide, 0.038 * h * g**0.6 * wide
-    r_hem = (0.05 * h * g if kind == "shorts" else r_hip + covered * (r_knee - r_hip)) * (1.08 if bare else 1.0)
+    r_hip, r_knee = 0.047 * h * g * min(wide, 1.1), 0.037 * h * g**0.6 * wide
+    r_hem = (0.049 * h * g if kind == "shorts" else r_hip + covered * (r_knee - r_hip)) * (1.08 if bare else 1.0)
     build.add(*cloth, hip, hem, r_hip * (1.04 if bare else 1.0), r_hem, 0.25 if bare else 1.0, (0.0, 0.42 * covered))
     if bare:
         start = tuple(p + 0.5 * (q - p) for p, q in zip(hip, knee, strict=True))
@@ -156,52 +157,30 @@ def _add_trunk(build: SolidsBuilder, person: Person, hip_z: float, spread: float
     def at(up, forward=0.0):
         return _trunk_point(person, hip_z, up * h, forward * h)
 
-    hem = {"coat": -0.21, "puffer": -0.02, "jacket": -0.02, "dress": 0.02, "open jacket": -0.03}.get(person.top, -0.035)
-    chest = (0.098 * h * w * k, 0.071 * h * g * k)
-    waist = (0.081 * h * g * k, 0.06 * h * g * k)
-    hips = (0.092 * h * g * k, 0.071 * h * g * k)
-    tuck = person.top == "shirt" and person.shade % 3 == 0
-    if not tuck:
-        build.add(
-            "torso",
-            "torso",
-            at(min(hem, -0.01)) if person.top != "coat" else at(-0.01),
-            at(0.1),
-            hips,
-            waist,
-            0.16,
-            (hem * h, 0.1 * h),
-        )
-    if person.top == "coat":
-        flare = (0.11 * h * g, (0.09 + 0.025 * spread) * h * g)
-        build.add("torso", "torso", at(hem), at(0.01), flare, hips, 0.08, (hem * h, 0.01 * h))
-    build.add("torso", "torso", at(0.1), at(0.2), waist, chest, 0.4, (0.1 * h, 0.2 * h))
+    def cloth(low, high, r0, r1, cap):
+        build.add("torso", "torso", at(low), at(high), r0, r1, cap, (low * h, high * h))
+
+    hem = {"coat": -0.01, "puffer": -0.02, "jacket": -0.02, "dress": -0.01, "open jacket": -0.03}.get(
+        person.top, -0.035
+    )
+    chest, waist = (0.098 * h * w * k, 0.071 * h * g * k), (0.081 * h * g * k, 0.06 * h * g * k)
+    hips = (0.101 * h * g * k**0.6, 0.077 * h * g * k**0.6)
     top = (0.083 * h * w * k, 0.054 * h * g * k)
-    build.add("torso", "torso", at(0.2), at(0.262), chest, top, 0.45, (0.2 * h, 0.262 * h))
-    build.add("torso", "torso", at(0.262), at(0.312), top, (0.037 * h, 0.037 * h), 0.3, (0.262 * h, 0.312 * h))
+    if person.top != "shirt" or person.shade % 3:  # the others tuck it in
+        cloth(hem, 0.1, hips, waist, 0.16)
+    if person.top == "coat":
+        cloth(-0.21, 0.01, (0.115 * h * g, (0.092 + 0.05 * spread) * h * g), hips, 0.08)
+    cloth(0.1, 0.2, waist, chest, 0.4)
+    cloth(0.2, 0.262, chest, top, 0.45)
+    cloth(0.262, 0.312, top, (0.037 * h, 0.037 * h), 0.3)
     build.add("head", "skin", at(0.29), at(0.36, 0.012), 0.031 * h, (0.028 * h, 0.031 * h), 0.3)
+    collar = (0.31 * h, 0.34 * h)
     if person.top in ("coat", "jacket", "puffer", "open jacket", "shirt"):
-        build.add(
-            "torso",
-            "torso",
-            at(0.296),
-            at(0.318, 0.004),
-            (0.047 * h, 0.044 * h),
-            (0.041 * h, 0.041 * h),
-            0.3,
-            (0.31 * h, 0.34 * h),
-        )
+        r0, r1 = (0.047 * h, 0.044 * h), (0.041 * h, 0.041 * h)
+        build.add("torso", "torso", at(0.296), at(0.318, 0.004), r0, r1, 0.3, collar)
     if person.top == "hoodie":
-        build.add(
-            "torso",
-            "torso",
-            at(0.3, -0.035),
-            at(0.325, -0.04),
-            (0.062 * h, 0.038 * h),
-            (0.05 * h, 0.028 * h),
-            0.7,
-            (0.3 * h, 0.34 * h),
-        )
+        r0, r1 = (0.062 * h, 0.038 * h), (0.05 * h, 0.028 * h)
+        build.add("torso", "torso", at(0.3, -0.035), at(0.325, -0.04), r0, r1, 0.7, collar)
 
 
 def _add_arms(build: SolidsBuilder, person: Person, phase: float, hip_z: float) -> list[tuple]:
@@ -254,104 +233,78 @@ def _add_head(build: SolidsBuilder, person: Person, hip_z: float) -> None:
     build.add("head", "skin", at(0.392, 0.022), at(0.43, 0.016), (0.037 * h, 0.047 * h), (0.043 * h, 0.053 * h))
     style, hat = person.hair, person.hat
     if style != "bald":
-        full = 0.004 if style == "short" else 0.009
-        build.add(
-            "hair",
-            "hair",
-            at(0.425, 0.0),
-            at(0.44, 0.008),
-            (0.0455 * h + full * h, 0.05 * h),
-            (0.044 * h + full * h, 0.052 * h),
-        )
+        wide = (0.004 if style == "short" else 0.009) * h
+        low, top = (0.0455 * h + wide, 0.05 * h), (0.044 * h + wide, 0.052 * h)
+        build.add("hair", "hair", at(0.425, 0.0), at(0.44, 0.008), low, top)
     if style in ("medium", "long"):
-        low = 0.345 if style == "medium" else 0.25
-        build.add("hair", "hair", at(low, -0.032), at(0.43, -0.012), (0.05 * h, 0.024 * h), (0.05 * h, 0.045 * h), 0.6)
+        low = at(0.345 if style == "medium" else 0.25, -0.032)
+        build.add("hair", "hair", low, at(0.43, -0.012), (0.05 * h, 0.024 * h), (0.05 * h, 0.045 * h), 0.6)
     if style == "ponytail":
         build.add("hair", "hair", at(0.43, -0.055), at(0.32, -0.072), 0.021 * h, 0.012 * h)
     if style == "bun":
         build.add("hair", "hair", at(0.465, -0.045), at(0.468, -0.047), 0.028 * h)
     if hat in ("cap", "beanie"):
-        size = 1.0 if hat == "cap" else 1.06
-        build.add(
-            "hat",
-            "hat",
-            at(0.438, 0.004),
-            at(0.449, 0.006),
-            (0.052 * h * size, 0.06 * h * size),
-            (0.05 * h * size, 0.057 * h * size),
-        )
+        size = h if hat == "cap" else 1.05 * h
+        low, top = (0.052 * size, 0.06 * size), (0.048 * size, 0.055 * size)
+        build.add("hat", "hat", at(0.449, -0.002), at(0.458, 0.002), low, top)
     if hat == "cap":
-        build.add("hat", "hat", at(0.436, 0.05), at(0.43, 0.095), (0.04 * h, 0.01 * h), (0.034 * h, 0.006 * h))
+        build.add("hat", "hat", at(0.458, 0.05), at(0.45, 0.095), (0.04 * h, 0.01 * h), (0.034 * h, 0.006 * h))
     if hat == "brim hat":
-        build.add("hat", "hat", at(0.45, 0.005), at(0.482, 0.005), (0.053 * h, 0.06 * h), (0.045 * h, 0.052 * h), 0.4)
-        build.add("hat", "hat", at(0.447, 0.008), at(0.452, 0.008), (0.098 * h, 0.105 * h), None, 0.12)
+        build.add("hat", "hat", at(0.455, 0.005), at(0.487, 0.005), (0.053 * h, 0.06 * h), (0.045 * h, 0.052 * h), 0.4)
+        build.add("hat", "hat", at(0.457, 0.008), at(0.462, 0.008), (0.095 * h, 0.1 * h), None, 0.12)
 
 
 def _add_bag(build: SolidsBuilder, person: Person, hip_z: float, hands: list[tuple]) -> None:
-    h, g, kind, side = person.height, person.girth, person.bag, person.bag_side
-    deep = 0.07 * h * g * _THICK[person.top]
+    hand = hands[0 if person.bag_side > 0 else 1]
+    if person.bag == "backpack":
+        _add_backpack(build, person, hip_z)
+    elif person.bag in ("shoulder bag", "cross bag"):
+        _add_side_bag(build, person, hip_z)
+    elif person.bag == "hand bag":
+        _add_hand_bag(build, person.height, hand)
+    elif person.bag == "trolley":
+        _add_trolley(build, hand)
 
-    def at(up, forward, across=0.0):
-        return _trunk_point(person, hip_z, up * h, forward, across)
 
-    if kind == "backpack":
-        back = -deep - 0.035 * h
-        build.add(
-            "bag",
-            "bag",
-            at(0.075, back),
-            at(0.235, back + 0.006 * h),
-            (0.08 * h, 0.058 * h),
-            (0.068 * h, 0.044 * h),
-            0.45,
-            (0.0, 0.3),
-        )
-        build.add(
-            "bag",
-            "bag",
-            at(0.095, back - 0.045 * h),
-            at(0.14, back - 0.045 * h),
-            (0.055 * h, 0.028 * h),
-            None,
-            0.5,
-            (0.3, 0.4),
-        )
-    if kind in ("shoulder bag", "cross bag"):
-        x = side * (0.115 * h * g if kind == "shoulder bag" else 0.105 * h * g)
-        low, size = (-0.035, 0.065) if kind == "shoulder bag" else (0.0, 0.052)
-        build.add(
-            "bag",
-            "bag",
-            at(low, -0.02 * h, x),
-            at(low + 0.07, -0.02 * h, x),
-            (0.032 * h, size * h),
-            (0.026 * h, size * 0.9 * h),
-            0.4,
-            (0.0, 0.2),
-        )
-    if kind == "shoulder bag":
-        top = at(0.292, 0.0, side * 0.075 * h)
-        for y in (-0.05 * h, 0.03 * h):
-            build.add("bag", "bag", top, at(0.05, y, side * 0.118 * h * g), 0.007 * h, tex=(0.5, 0.5))
-    hand = hands[0 if side > 0 else 1]
-    if kind == "hand bag":
-        for y in (-0.03, 0.03):
-            build.add("bag", "bag", hand, (hand[0], hand[1] + y * h, hand[2] - 0.07 * h), 0.005 * h, tex=(0.5, 0.5))
-        build.add(
-            "bag",
-            "bag",
-            (hand[0], hand[1], hand[2] - 0.145 * h),
-            (hand[0], hand[1], hand[2] - 0.085 * h),
-            (0.025 * h, 0.085 * h),
-            (0.018 * h, 0.07 * h),
-            0.3,
-            (0.0, 0.2),
-        )
-    if kind == "trolley":
-        y = hand[1] - 0.3
-        build.add(
-            "bag", "bag", (hand[0], y, 0.13), (hand[0], y + 0.04, 0.52), (0.17, 0.11), (0.16, 0.1), 0.25, (0.0, 0.5)
-        )
-        for x in (-0.07, 0.07):
-            build.add("bag", "metal", (hand[0] + x, y + 0.05, 0.55), (hand[0] + x * 0.4, hand[1], hand[2]), 0.011)
-            build.add("bag", "shoe", (hand[0] + 1.7 * x, y, 0.05), (hand[0] + 1.5 * x, y, 0.05), 0.05)
+def _add_backpack(build: SolidsBuilder, person: Person, hip_z: float) -> None:
+    h = person.height
+    back = -0.07 * h * person.girth * _THICK[person.top] - 0.035 * h
+
+    def at(up, forward):
+        return _trunk_point(person, hip_z, up * h, forward)
+
+    low, top = (0.08 * h, 0.058 * h), (0.068 * h, 0.044 * h)
+    build.add("bag", "bag", at(0.075, back), at(0.235, back + 0.006 * h), low, top, 0.45, (0.0, 0.3))
+    pocket = back - 0.045 * h
+    build.add("bag", "bag", at(0.095, pocket), at(0.14, pocket), (0.055 * h, 0.028 * h), None, 0.5, (0.3, 0.4))
+
+
+def _add_side_bag(build: SolidsBuilder, person: Person, hip_z: float) -> None:
+    h, g, side = person.height, person.girth, person.bag_side
+    shoulder = person.bag == "shoulder bag"
+
+    def at(up, forward, across):
+        return _trunk_point(person, hip_z, up * h, forward * h, side * across * h)
+
+    x, low, size = (0.115 * g, -0.035, 0.065) if shoulder else (0.105 * g, 0.0, 0.052)
+    wide, narrow = (0.032 * h, size * h), (0.026 * h, size * 0.9 * h)
+    build.add("bag", "bag", at(low, -0.02, x), at(low + 0.07, -0.02, x), wide, narrow, 0.4, (0.0, 0.2))
+    if shoulder:
+        for y in (-0.05, 0.03):
+            build.add("bag", "bag", at(0.285, 0.0, 0.07), at(0.05, y, 0.118 * g), 0.007 * h, tex=(0.5, 0.5))
+
+
+def _add_hand_bag(build: SolidsBuilder, h: float, hand: tuple) -> None:
+    x, y, z = hand
+    for way in (-0.03, 0.03):
+        build.add("bag", "bag", hand, (x, y + way * h, z - 0.07 * h), 0.005 * h, tex=(0.5, 0.5))
+    low, top = (x, y, z - 0.145 * h), (x, y, z - 0.085 * h)
+    build.add("bag", "bag", low, top, (0.025 * h, 0.085 * h), (0.018 * h, 0.07 * h), 0.3, (0.0, 0.2))
+
+
+def _add_trolley(build: SolidsBuilder, hand: tuple) -> None:
+    x, y = hand[0], hand[1] - 0.3
+    build.add("bag", "bag", (x, y, 0.13), (x, y + 0.04, 0.52), (0.17, 0.11), (0.16, 0.1), 0.25, (0.0, 0.5))
+    for out in (-0.07, 0.07):
+        build.add("bag", "metal", (x + out, y + 0.05, 0.55), (x + out * 0.4, *hand[1:]), 0.011)
+        build.add("bag", "shoe", (x + 1.7 * out, y, 0.05), (x + 1.5 * out, y, 0.05), 0.05)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlab.data.matfile import PAIR_SIZES, image_name
+from reidlab.data.names import BOXES, PAIR_SIZES, image_name
 
-BOXES = ("labeled", "detected")
 MIN_IDENTITIES, MAX_IDENTITIES = 10, 9999
 # What CUHK03's published protocol files count: images per pair, training images, training identities.
 _IMAGES = {"labeled": (8177, 4337, 649, 510, 423), "detected": (8177, 4337, 650, 510, 423)}

@@ -24,7 +24,7 @@ class Sprite:
     """A figure cut out: premultiplied linear light and coverage.
 
     Args:
-        light: (h, w, 4) float32, colour times coverage, coverage; a border of nothing all around.
+        light: (4, h, w) float32, colour times coverage, coverage; a border of nothing all around.
         x, y: left and top, native pixels from the optical axis.
         parts: (h, w) uint8 label map, 0 where nothing is.
     """
@@ -60,12 +60,12 @@ def draw_figure(solids: Solids, person: Person, pose: Pose, camera: Camera, scal
 def _shrink(seen: Surface, color: np.ndarray) -> np.ndarray:
     """Average 2 by 2 pixels of colour and coverage."""
     h, w = seen.shape
-    fine = np.zeros((h * w, 4), np.float32)
-    fine[seen.index, :3] = color
-    fine[seen.index, 3] = 1
-    fine = fine.reshape(h, w, 4)
-    half = fine[0::2] + fine[1::2]
-    return (half[:, 0::2] + half[:, 1::2]) * np.float32(0.25)
+    fine = np.zeros((4, h * w), np.float32)
+    fine[:3, seen.index] = color
+    fine[3, seen.index] = 1
+    fine = fine.reshape(4, h, w)
+    half = fine[:, 0::2] + fine[:, 1::2]
+    return (half[..., 0::2] + half[..., 1::2]) * np.float32(0.25)
 
 
 def _shrink_parts(parts: np.ndarray) -> np.ndarray:

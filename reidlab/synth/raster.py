@@ -69,6 +69,19 @@ def _rotate(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
     return v[:, :1] * matrix[:, 0] + v[:, 1:2] * matrix[:, 1] + v[:, 2:] * matrix[:, 2]
 
 
+def _in_world(solids: Solids, pose: Pose) -> tuple[np.ndarray, ...]:
+    """Both ends of every solid and its three axes, in world coordinates."""
+    m = world_matrix(pose)
+    place = np.array([pose.x, pose.y, 0.0])
+    w0, w1 = _rotate(m, solids.start) + place, _rotate(m, solids.end) + place
+    axis = _normalize(w1 - w0 + 1e-7)
+    side = _rotate(m, solids.frame)
+    side = _normalize(side - (side * axis).sum(1, keepdims=True) * axis)
+    front = np.cross(axis, side)
+    front *= np.where((front * m[:, 1]).sum(1, keepdims=True) < 0, -1.0, 1.0)
+    return w0, w1, axis, side, front
+
+
 def project(solids: Solids, pose: Pose, camera: Camera, scale: float = 1.0) -> Projected:
     """Place solids in the world and project them; (0, 0) is the optical axis.
 
@@ -78,14 +91,7 @@ def project(solids: Solids, pose: Pose, camera: Camera, scale: float = 1.0) -> P
         camera: the camera.
         scale: pixels per native pixel.
     """
-    m = world_matrix(pose)
-    place = np.array([pose.x, pose.y, 0.0])
-    w0, w1 = _rotate(m, solids.start) + place, _rotate(m, solids.end) + place
-    axis = _normalize(w1 - w0 + 1e-7)
-    side = _rotate(m, solids.frame)
-    side = _normalize(side - (side * axis).sum(1, keepdims=True) * axis)
-    front = np.cross(axis, side)
-    front *= np.where((front * m[:, 1]).sum(1, keepdims=True) < 0, -1.0, 1.0)
+    w0, w1, axis, side, front = _in_world(solids, pose)
     c0, c1 = camera.to_camera(w0), camera.to_camera(w1)
     f = camera.focal * scale
     p0, p1 = f * c0[:, :2] / c0[:, 2:], f * c1[:, :2] / c1[:, 2:]
@@ -156,50 +162,70 @@ def rasterize(p: Projected, origin: tuple[float, float], shape: tuple[int, int])
     height, width = shape
     depth = np.full(shape, 1e9, np.float32)
     solid = np.full(shape, -1, np.int16)
-    data = np.empty((4, height, width), np.float32)
-    x0, y0 = p.p0[:, 0] - origin[0], p.p0[:, 1] - origin[1]
-    x1, y1 = p.p1[:, 0] - origin[0], p.p1[:, 1] - origin[1]
+    table = _screen_table(p, origin)
+    reach0, reach1 = (r * np.maximum(1.0, p.cap) + 0.5 for r in (p.r0, p.r1))
+    x0, y0 = table[0], table[1]
+    x1, y1 = x0 + table[2] * table[4], y0 + table[3] * table[4]
+    left = np.clip(np.minimum(x0 - reach0, x1 - reach1), 0, width).astype(int)
+    right = np.clip(np.maximum(x0 + reach0, x1 + reach1) + 1, 0, width).astype(int)
+    top = np.clip(np.minimum(y0 - reach0, y1 - reach1), 0, height).astype(int)
+    bottom = np.clip(np.maximum(y0 + reach0, y1 + reach1) + 1, 0, height).astype(int)
+    columns, rows = np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5
+    near = np.stack([p.z0, p.z1 - p.z0, p.d2, p.d1]).astype(np.float32)
     for i in range(len(x0)):
-        reach0, reach1 = p.r0[i] * max(1.0, p.cap[i]) + 0.5, p.r1[i] * max(1.0, p.cap[i]) + 0.5
-        left = max(0, int(min(x0[i] - reach0, x1[i] - reach1)))
-        right = min(width, int(max(x0[i] + reach0, x1[i] + reach1)) + 1)
-        top = max(0, int(min(y0[i] - reach0, y1[i] - reach1)))
-        bottom = min(height, int(max(y0[i] + reach0, y1[i] + reach1)) + 1)
-        if left < right and top < bottom:
-            window = (slice(top, bottom), slice(left, right))
-            _draw(
-                p, i, (x0[i], y0[i], x1[i], y1[i]), window, depth[window], solid[window], data[(slice(None), *window)]
-            )
+        if left[i] < right[i] and top[i] < bottom[i]:
+            window = (slice(top[i], bottom[i]), slice(left[i], right[i]))
+            _draw(i, table[:, i], near[:, i], columns[window[1]], rows[window[0]], depth[window], solid[window])
     index = np.flatnonzero(solid.ravel() >= 0)
-    flat = data.reshape(4, -1)[:, index]
-    return Surface(shape, index, solid.ravel()[index], *flat, depth.ravel()[index])
+    which = solid.ravel()[index]
+    y, x = np.divmod(index, width)
+    across, along, over = _place(table[:, which], columns[x], rows[y])
+    facing = np.sqrt(np.maximum(0, 1 - across * across - over * over))
+    return Surface(shape, index, which, across, facing, along, over, depth.ravel()[index])
 
 
-def _draw(p, i, ends, window, depth, solid, data) -> None:
-    """Draw solid `i` into views of the buffers."""
-    x0, y0, x1, y1 = ends
-    length = math.hypot(x1 - x0, y1 - y0)
-    ex, ey = ((x1 - x0) / length, (y1 - y0) / length) if length > 1e-3 else (0.0, 1.0)
-    gx = np.arange(window[1].start, window[1].stop, dtype=np.float32) + np.float32(0.5 - x0)
-    gy = np.arange(window[0].start, window[0].stop, dtype=np.float32) + np.float32(0.5 - y0)
-    tau = (gx * np.float32(ex))[None, :] + (gy * np.float32(ey))[:, None]
-    off = (gx * np.float32(-ey))[None, :] + (gy * np.float32(ex))[:, None]
-    core = np.clip(tau, 0, np.float32(length))
-    over = tau - core
-    core *= np.float32(1 / max(length, 1e-3))
-    radius = core * np.float32(p.r1[i] - p.r0[i]) + np.float32(max(p.r0[i], 0.3))
-    inverse = np.float32(1) / np.maximum(radius, np.float32(0.3))
-    off *= inverse
-    over *= inverse
-    over *= np.float32(1 / p.cap[i])
-    facing = np.float32(1) - off * off - over * over
-    seen = facing > 0
-    np.sqrt(np.maximum(facing, 0, out=facing), out=facing)
-    z = core * np.float32(p.z1[i] - p.z0[i]) + np.float32(p.z0[i])
-    z -= facing * np.float32(p.d2[i])
-    z -= off * np.float32(p.d1[i])
-    seen &= z < depth
-    np.copyto(depth, z, where=seen)
+def _screen_table(p: Projected, origin: tuple[float, float]) -> np.ndarray:
+    """Per solid: x, y of the start, direction x, y, length, radius, its growth, 1 / cap: (8, n) float32."""
+    x0, y0 = p.p0[:, 0] - origin[0], p.p0[:, 1] - origin[1]
+    dx, dy = (p.p1 - p.p0).T
+    length = np.hypot(dx, dy)
+    flat = length < 1e-3
+    length = np.where(flat, 1e-3, length)
+    ex, ey = np.where(flat, 0.0, dx / length), np.where(flat, 1.0, dy / length)
+    r0, r1 = np.maximum(p.r0, 0.3), np.maximum(p.r1, 0.3)
+    return np.stack([x0, y0, ex, ey, length, r0, r1 - r0, 1 / p.cap]).astype(np.float32)
+
+
+def _place(row: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where (x, y) lie on solids: across -1..1, along 0..1, beyond the ends -1..1."""
+    x0, y0, ex, ey, length, r0, growth, cap = row
+    gx, gy = x - x0, y - y0
+    along = gx * ex + gy * ey
+    across = gy * ex - gx * ey
+    core = np.minimum(np.maximum(along, 0), length)
+    along -= core
+    core /= length
+    inverse = 1 / (core * growth + r0)
+    across *= inverse
+    inverse *= cap
+    along *= inverse
+    return across, core, along
+
+
+def _draw(i: int, row: np.ndarray, near: np.ndarray, x, y, depth: np.ndarray, solid: np.ndarray) -> None:
+    """Draw solid `i` into windows of the buffers."""
+    across, along, over = _place(row, x[None, :], y[:, None])
+    over *= over
+    over += across * across
+    seen = over < 1
+    facing = np.sqrt(np.maximum(1 - over, 0))
+    z0, dz, forward, sideways = near
+    along *= dz
+    along += z0
+    facing *= forward
+    along -= facing
+    across *= sideways
+    along -= across
+    seen &= along < depth
+    np.copyto(depth, along, where=seen)
     np.copyto(solid, np.int16(i), where=seen)
-    for buffer, value in zip(data, (off, facing, core, over), strict=True):
-        np.copyto(buffer, value, where=seen)

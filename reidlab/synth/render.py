@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reidlab.data.names import BOXES
 from reidlab.synth.body import Pose, body_solids
 from reidlab.synth.camera import Camera
 from reidlab.synth.props import Sprite, draw_figure, sprites
@@ -16,7 +17,7 @@ from reidlab.synth.sensor import develop, resample, resize
 from reidlab.synth.solids import PARTS
 from reidlab.synth.wardrobe import Person
 
-OCCLUDER = next(number for number, name in PARTS.items() if name == "occluder")
+OCCLUDER, SHOES = (next(k for k, name in PARTS.items() if name == wanted) for wanted in ("occluder", "shoes"))
 Box = tuple[int, int, int, int]
 
 
@@ -135,7 +136,7 @@ def _boxes(figure: Sprite, plan: ShotPlan, scale: float) -> tuple[Box, Box]:
     return (left, top, right, bottom), detected
 
 
-def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1.0) -> Shot:
+def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1.0, boxes=BOXES) -> Shot:
     """Draw one shot.
 
     Args:
@@ -143,15 +144,17 @@ def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1
         camera: who sees.
         plan: how and where.
         scale: output pixels per native pixel.
+        boxes: which boxes the picture must hold; fewer are quicker.
 
     Returns:
-        Image, mask and boxes; both boxes lie inside the image.
+        Image, mask and boxes; the boxes asked for lie inside the image.
     """
     solids = body_solids(person, plan.pose.phase)
     figure = draw_figure(solids, person, plan.pose, camera, scale, plan.light)
     labeled, detected = _boxes(figure, plan, scale)
-    left, top = (min(labeled[i], detected[i]) - 4 for i in (0, 1))
-    right, bottom = (max(labeled[i], detected[i]) + 4 for i in (2, 3))
+    held = [box for name, box in zip(BOXES, (labeled, detected), strict=True) if name in boxes]
+    left, top = (min(box[i] for box in held) - 4 for i in (0, 1))
+    right, bottom = (max(box[i] for box in held) + 4 for i in (2, 3))
     shape = (bottom - top, right - left)
     light = resample(scene_picture(camera), left / scale + CENTER[0], top / scale + CENTER[1], 1 / scale, shape)
     for number, offset in plan.behind:
@@ -171,7 +174,7 @@ def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1
     occluded = float(np.count_nonzero(covered & (mask > 0))) / max(body, 1)
     mask[covered] = OCCLUDER
     rng = np.random.default_rng(plan.noise)
-    light *= np.array(plan.tone, np.float32)
+    light *= np.array(plan.tone, np.float32)[:, None, None]
     image = develop(light, camera, rng, scale, plan.motion)
     move = lambda box: (box[0] - left, box[1] - top, box[2] - left, box[3] - top)  # noqa: E731
     return Shot(image, mask, move(labeled), move(detected), occluded, (round(left / scale), round(top / scale)))
@@ -188,38 +191,38 @@ def _paste_figure(light: np.ndarray, mask: np.ndarray, figure: Sprite, origin: t
     x, y = figure.x - origin[0], figure.y - origin[1]
     h, w = figure.parts.shape
     x0, y0 = max(0, x), max(0, y)
-    x1, y1 = min(light.shape[1], x + w), min(light.shape[0], y + h)
-    part = figure.light[y0 - y : y1 - y, x0 - x : x1 - x]
-    window = light[y0:y1, x0:x1]
-    window *= 1 - part[..., 3:]
-    window += part[..., :3]
+    x1, y1 = min(light.shape[2], x + w), min(light.shape[1], y + h)
+    part = figure.light[:, y0 - y : y1 - y, x0 - x : x1 - x]
+    window = light[:, y0:y1, x0:x1]
+    window *= 1 - part[3]
+    window += part[:3]
     mask[y0:y1, x0:x1] = figure.parts[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 def _paste(light: np.ndarray, sprite: Sprite, offset: float, origin: tuple[int, int], scale: float) -> np.ndarray:
     """Lay a native-scale sprite over the picture, moved sideways; returns its coverage (H, W)."""
     x0, y0 = origin[0] / scale - sprite.x - offset, origin[1] / scale - sprite.y
-    covered = np.zeros(light.shape[:2], np.float32)
+    covered = np.zeros(light.shape[1:], np.float32)
     h, w = sprite.parts.shape
     # Only the columns and rows that the sprite reaches.
-    left, right = max(0, math.ceil(-x0 * scale)), min(light.shape[1], math.floor((w - x0) * scale))
-    top, bottom = max(0, math.ceil(-y0 * scale)), min(light.shape[0], math.floor((h - y0) * scale))
+    left, right = max(0, math.ceil(-x0 * scale)), min(light.shape[2], math.floor((w - x0) * scale))
+    top, bottom = max(0, math.ceil(-y0 * scale)), min(light.shape[1], math.floor((h - y0) * scale))
     if left >= right or top >= bottom:
         return covered
     part = resample(sprite.light, x0 + left / scale, y0 + top / scale, 1 / scale, (bottom - top, right - left))
-    window = light[top:bottom, left:right]
-    window *= 1 - part[..., 3:]
-    window += part[..., :3]
-    covered[top:bottom, left:right] = part[..., 3]
+    window = light[:, top:bottom, left:right]
+    window *= 1 - part[3]
+    window += part[:3]
+    covered[top:bottom, left:right] = part[3]
     return covered
 
 
 def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, int], scale: float) -> np.ndarray:
-    """How much light the ground keeps behind the walker's shadow, (H, W, 1), drawn at a third of the size."""
-    step = 3
+    """How much light the ground keeps behind the walker's shadow, (1, H, W), drawn at a quarter of the size."""
+    step = 4
     h, w = -(-shape[0] // step), -(-shape[1] // step)
     matrix, place = world_matrix(plan.pose), np.array([plan.pose.x, plan.pose.y, 0.0])
-    big = np.flatnonzero((solids.radii[:, 0] > 0.03) | (solids.start[:, 2] < 0.25))
+    big = np.flatnonzero(solids.radii[:, 0] > 0.045)
     dark = np.zeros((h, w), np.float32)
     sun = np.array(camera.sun)
     strength = camera.sun_color[1] * plan.light
@@ -235,14 +238,13 @@ def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, in
     flat = camera.focal * scale / camera.distance
     for a, b, radius in zip(*ends, solids.radii[big, 0], strict=True):
         _smear(dark, gx, gy, a, b, radius * flat, camera.pitch)
-    feet = np.flatnonzero(solids.start[big, 2] < 0.25)
     shade = 1 - np.float32(0.9 * share) * dark
-    for i in feet:  # contact shadow, under any light
-        blob = np.zeros_like(dark)
-        spot = _foot_spot(solids, big[i], matrix, place, camera, scale)
-        _smear(blob, gx, gy, spot, spot, 0.13 * flat, camera.pitch)
-        shade *= 1 - np.float32(0.45) * blob
-    return resample(shade[..., None], 0, 0, 1 / step, shape)
+    contact = np.zeros_like(dark)
+    for i in np.flatnonzero(solids.part == SHOES):  # whatever the light, none gets under a foot
+        spot = _foot_spot(solids, i, matrix, place, camera, scale)
+        _smear(contact, gx, gy, spot, spot, 0.14 * flat, camera.pitch)
+    shade *= 1 - np.float32(0.5) * contact
+    return resample(shade[None], 0, 0, 1 / step, shape)
 
 
 def _foot_spot(solids, i: int, matrix, place, camera: Camera, scale: float) -> np.ndarray:
@@ -254,13 +256,18 @@ def _foot_spot(solids, i: int, matrix, place, camera: Camera, scale: float) -> n
 
 def _smear(dark: np.ndarray, gx, gy, a, b, radius: float, pitch: float) -> None:
     """Darken around the segment a to b, softly; circles on the ground look flat from a low camera."""
-    squash = np.float32(1 / max(0.25, math.sin(pitch)))
-    ax, ay, bx, by = np.float32(a[0]), np.float32(a[1]) * squash, np.float32(b[0]), np.float32(b[1]) * squash
-    ux, uy = bx - ax, by - ay
-    x, y = (gx - ax)[None, :], (gy * squash - ay)[:, None]
-    t = np.clip((x * ux + y * uy) / np.float32(max(ux * ux + uy * uy, 1e-6)), 0, 1)
-    distance = np.sqrt((x - t * ux) ** 2 + (y - t * uy) ** 2)
-    np.maximum(dark, np.clip(1.25 - distance / np.float32(radius), 0, 1), out=dark)
+    squash = 1 / max(0.25, math.sin(pitch))
+    reach = 1.3 * radius
+    cols = np.searchsorted(gx, (min(a[0], b[0]) - reach, max(a[0], b[0]) + reach))
+    rows = np.searchsorted(gy, (min(a[1], b[1]) - reach / squash, max(a[1], b[1]) + reach / squash))
+    x, y = (gx[slice(*cols)] - a[0])[None, :], ((gy[slice(*rows)] - a[1]) * squash)[:, None]
+    if not x.size or not y.size:
+        return
+    ux, uy = b[0] - a[0], (b[1] - a[1]) * squash
+    t = np.clip((x * ux + y * uy) * (1 / max(ux * ux + uy * uy, 1e-6)), 0, 1)
+    dark_part = np.clip(1.25 - np.sqrt((x - t * ux) ** 2 + (y - t * uy) ** 2) / radius, 0, 1)
+    window = dark[slice(*rows), slice(*cols)]
+    np.maximum(window, dark_part, out=window)
 
 
 def resized(shot: Shot, size: tuple[int, int], box: str = "labeled") -> np.ndarray:

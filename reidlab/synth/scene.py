@@ -198,7 +198,7 @@ def _rays(camera: Camera) -> np.ndarray:
 
 @lru_cache(maxsize=10)
 def scene_picture(camera: Camera) -> np.ndarray:
-    """The empty street, linear light, float32 (640, 900, 3).
+    """The empty street, linear light, float32 (3, 640, 900).
 
     Args:
         camera: which camera looks at it.
@@ -235,4 +235,4 @@ def scene_picture(camera: Camera) -> np.ndarray:
     picture = np.where(on_wall[..., None], picture * stain[..., None], ground)
     # Where ground meets wall little sky is seen.
     picture *= (1 - 0.35 * np.exp(-np.abs(hit - reach) / 0.35) * ~on_wall)[..., None]
-    return np.maximum(picture, 0.004).astype(np.float32)
+    return np.ascontiguousarray(np.maximum(picture, 0.004).transpose(2, 0, 1), np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -15,26 +16,26 @@ def resample(picture: np.ndarray, x0: float, y0: float, step: float, shape: tupl
     """Read a window of a picture, bilinear, edges repeated.
 
     Args:
-        picture: (H, W, C) float32.
+        picture: (C, H, W) float32.
         x0, y0: left and top of the window, in pixels of the picture.
         step: pixels of the picture per pixel of the window.
         shape: (h, w) of the window.
 
     Returns:
-        (h, w, C) float32.
+        (C, h, w) float32.
 
     Example:
-        >>> ramp = np.arange(4, dtype=np.float32)[None, :, None].repeat(2, 0)
-        >>> resample(ramp, 1.0, 0.0, 1.0, (1, 2))[..., 0]
-        array([[1., 2.]], dtype=float32)
+        >>> ramp = np.arange(4, dtype=np.float32)[None, None].repeat(2, 1)
+        >>> resample(ramp, 1.0, 0.0, 1.0, (1, 2))
+        array([[[1., 2.]]], dtype=float32)
     """
-    rows, fy = _grid(y0, step, shape[0], picture.shape[0])
-    columns, fx = _grid(x0, step, shape[1], picture.shape[1])
-    top, low = int(rows.min()), int(rows.max()) + 2
-    strip = picture[top:low]
-    rows = rows - top
-    out = strip[:, columns] * (1 - fx)[None, :, None] + strip[:, columns + 1] * fx[None, :, None]
-    return out[rows] * (1 - fy)[:, None, None] + out[rows + 1] * fy[:, None, None]
+    rows, fy = _grid(y0, step, shape[0], picture.shape[1])
+    columns, fx = _grid(x0, step, shape[1], picture.shape[2])
+    top, left = int(rows.min()), int(columns.min())
+    part = picture[:, top : int(rows.max()) + 2, left : int(columns.max()) + 2]
+    rows, columns, fy = rows - top, columns - left, fy[:, None]
+    tall = part[:, rows] * (1 - fy) + part[:, rows + 1] * fy
+    return tall[:, :, columns] * (1 - fx) + tall[:, :, columns + 1] * fx
 
 
 def _grid(start: float, step: float, count: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,22 +45,36 @@ def _grid(start: float, step: float, count: int, size: int) -> tuple[np.ndarray,
 
 
 def blur(picture: np.ndarray, sigma: float, axis: int) -> np.ndarray:
-    """Gaussian blur along one axis, edges repeated."""
+    """Gaussian blur of (C, H, W) along axis 1 or 2, edges repeated."""
     if sigma < 0.2:
         return picture
     reach = max(1, math.ceil(2 * sigma))
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
     weights = (weights / weights.sum()).astype(np.float32)
-    pad = [(0, 0)] * picture.ndim
+    pad = [(0, 0)] * 3
     pad[axis] = (reach, reach)
     wide = np.pad(picture, pad, mode="edge")
     size = picture.shape[axis]
     out = None
     for k, weight in enumerate(weights):
-        part = wide[k : k + size] if axis == 0 else wide[:, k : k + size]
+        part = wide[:, k : k + size] if axis == 1 else wide[:, :, k : k + size]
         out = part * weight if out is None else out + part * weight
     return out
+
+
+@lru_cache(maxsize=20)
+def _tone_curve(gamma: float, haze: float) -> np.ndarray:
+    """From linear light, 0..4 in steps of 1/2048, to the picture's 0..1: soft shoulder, haze, gamma."""
+    x = np.arange(4 * 2048 + 1) / 2048
+    x = x / (1 + 0.22 * x) * (1 - haze) + haze * 0.6
+    return (x ** (1 / (2.2 * gamma))).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _grain() -> np.ndarray:
+    """Sensor noise to cut windows from, (4, 640, 640): one field per colour and one for all."""
+    return np.random.default_rng(60611).standard_normal((4, 640, 640), dtype=np.float32)
 
 
 def develop(
@@ -68,7 +83,7 @@ def develop(
     """Turn linear light into the camera's 8-bit picture.
 
     Args:
-        light: (H, W, 3) linear.
+        light: (3, H, W) linear.
         camera: the sensor.
         rng: source of the noise.
         scale: pixels per native pixel; blur shrinks with it.
@@ -77,19 +92,30 @@ def develop(
     Returns:
         uint8 (H, W, 3).
     """
-    still = blur(light, camera.defocus * scale, 0)
-    still = blur(still, math.hypot(camera.defocus, camera.motion * motion * 1.6) * scale, 1)
-    x = still * (np.array(camera.balance, np.float32) * np.float32(camera.exposure))
-    x = x / (1 + np.float32(0.22) * x)
-    x = x * np.float32(1 - camera.haze) + np.float32(camera.haze * 0.6)
-    x = np.maximum(x, 0) ** np.float32(1 / (2.2 * camera.gamma))
-    luma = x[..., :1] * 0.3 + x[..., 1:2] * 0.59 + x[..., 2:] * 0.11
-    x = luma + (x - luma) * np.float32(camera.saturation)
-    grain = rng.standard_normal(x.shape, dtype=np.float32)
-    grain += rng.standard_normal((*x.shape[:2], 1), dtype=np.float32)
-    x += grain * np.float32(camera.noise * 0.7 * math.sqrt(scale))
-    pixels = (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return _jpeg(pixels, camera.jpeg)
+    still = blur(light, camera.defocus * scale, 1)
+    still = blur(still, math.hypot(camera.defocus, camera.motion * motion * 1.6) * scale, 2)
+    gain = np.array(camera.balance, np.float32) * np.float32(camera.exposure * 2048)
+    steps = np.minimum(still * gain[:, None, None], np.float32(4 * 2048)).astype(np.int32)
+    x = np.take(_tone_curve(camera.gamma, camera.haze), steps)
+    luma = x[0] * np.float32(0.3) + x[1] * np.float32(0.59) + x[2] * np.float32(0.11)
+    luma *= np.float32(1 - camera.saturation)
+    x *= np.float32(camera.saturation)
+    noise = _noise(x.shape[1:], rng)
+    luma += noise[3] * np.float32(camera.noise * 0.7 * math.sqrt(scale))
+    x += luma
+    x += noise[:3] * np.float32(camera.noise * 0.7 * math.sqrt(scale))
+    x *= 255
+    x += 0.5
+    pixels = np.clip(x, 0, 255, out=x).astype(np.uint8)
+    return _jpeg(np.ascontiguousarray(pixels.transpose(1, 2, 0)), camera.jpeg)
+
+
+def _noise(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    field = _grain()
+    if max(shape) > 600:
+        return rng.standard_normal((4, *shape), dtype=np.float32)
+    y, x = (int(rng.integers(field.shape[k + 1] - shape[k])) for k in (0, 1))
+    return field[:, y : y + shape[0], x : x + shape[1]]
 
 
 def _jpeg(pixels: np.ndarray, quality: int) -> np.ndarray:

@@ -33,7 +33,7 @@ def _octave(rng: np.random.Generator, cells: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def noise_pictures() -> dict[str, np.ndarray]:
-    """Periodic noise: `rough` (many octaves), `soft` (few), and the slopes of soft folds, each about -1..1."""
+    """Periodic noise: `rough` (many octaves), `soft` (few), and the slopes of soft folds, each about -1..1, flat."""
     rng = np.random.default_rng(20171)
     rough = sum(_octave(rng, 2**k) * 0.6**k for k in range(2, 8))
     soft = sum(_octave(rng, 2**k) * 0.5**k for k in range(2, 5))
@@ -41,30 +41,31 @@ def noise_pictures() -> dict[str, np.ndarray]:
     soft = (soft - soft.mean()) / soft.std()
     slope_u = (np.roll(soft, -2, 1) - np.roll(soft, 2, 1)) * 2.2
     slope_v = (np.roll(soft, -2, 0) - np.roll(soft, 2, 0)) * 2.2
-    return {"rough": rough, "soft": soft, "slope_u": slope_u, "slope_v": slope_v}
+    pictures = {"rough": rough, "soft": soft, "slope_u": slope_u, "slope_v": slope_v}
+    return {name: np.ascontiguousarray(picture).reshape(-1) for name, picture in pictures.items()}
 
 
 def sample_noise(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Look up a noise picture at (u, v), which count pixels of it and wrap around."""
-    picture = noise_pictures()[name].ravel()
-    return picture[(u.astype(np.int32) & (SIZE - 1)) + ((v.astype(np.int32) & (SIZE - 1)) << 8)]
+    return noise_pictures()[name][(u.astype(np.int32) & (SIZE - 1)) + ((v.astype(np.int32) & (SIZE - 1)) << 8)]
 
 
 def _mix(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> np.ndarray:
-    return np.where(where[:, None], b, a)
+    return np.where(where, b.reshape(3, -1), a)
 
 
 def _pattern(person: Person, u: np.ndarray, v: np.ndarray, color: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Albedo (N, 3) of the top's cloth at (u, v) metres around and along."""
+    """Albedo (3, N) of the top's cloth at (u, v) metres around and along."""
     kind, period = person.top_pattern, person.pattern_scale
-    base = np.broadcast_to(color, (len(u), 3))
+    color, second = color[:, None], second[:, None]
+    base = np.broadcast_to(color, (3, len(u)))
     if kind == "stripes":
         return _mix(base, second, (v / period) % 1.0 < 0.45)
     if kind == "pinstripes":
         return _mix(base, 0.5 * (second + color), (u / (0.4 * period)) % 1.0 < 0.3)
     if kind == "check":
         share = 0.5 * ((u / period) % 1.0 < 0.5) + 0.5 * ((v / period) % 1.0 < 0.5)
-        return base + share[:, None].astype(np.float32) * (second - color)
+        return base + share.astype(np.float32) * (second - color)
     if kind == "dots":
         return _mix(base, second, ((u / period) % 1.0 - 0.5) ** 2 + ((v / period) % 1.0 - 0.5) ** 2 < 0.075)
     if kind == "camouflage":
@@ -123,27 +124,27 @@ def _torso(person: Person, x: np.ndarray, front: np.ndarray, u: np.ndarray, v: n
 def _leg(person: Person, u: np.ndarray, v: np.ndarray, outer: np.ndarray, front: np.ndarray) -> np.ndarray:
     """Albedo of trousers and skirts; `outer` is 1 on the outer seam, `front` -1..1 forward."""
     color = rgb_of(person.bottom_color)
-    albedo = np.broadcast_to(color, (len(u), 3))
+    albedo = np.broadcast_to(color[:, None], (3, len(u)))
     if person.bottom_pattern == "side stripe":
         light = 0.75 if color.sum() < 0.9 else 0.04
         return _mix(albedo, np.full(3, light, np.float32), outer > 0.93)
     if person.bottom_pattern == "check":
         share = 0.25 * ((u / 0.06) % 1.0 < 0.5) + 0.25 * ((v / 0.06) % 1.0 < 0.5)
-        return albedo + share[:, None].astype(np.float32) * (0.35 - albedo)
+        return albedo + share.astype(np.float32) * (0.35 - albedo)
     if person.bottom_pattern == "faded":
         fade = np.clip(front, 0, 1) * np.clip(1 - np.abs(v - 0.28) * 2.6, 0, 1)
-        return albedo + (0.5 * fade)[:, None] * (np.sqrt(color) * 0.6 + 0.1 - albedo)
+        return albedo + (0.5 * fade) * (np.sqrt(color[:, None]) * 0.6 + 0.1 - albedo)
     return albedo
 
 
 def _albedo(person: Person, material: np.ndarray, cloth: dict[str, np.ndarray]) -> np.ndarray:
-    """Albedo (N, 3) of every pixel of the walker."""
+    """Albedo (3, N) of every pixel of the walker."""
     tint = np.random.default_rng(person.shade)
     flat = np.zeros((len(MATERIALS), 3), np.float32)
     flat[SKIN], flat[HAIR] = rgb_of(person.skin, SKIN_TONES), rgb_of(person.hair_color, HAIR_COLORS)
     flat[HAT], flat[SHOE], flat[BAG] = rgb_of(person.hat_color), rgb_of(person.shoe_color), rgb_of(person.bag_color)
     flat[INNER], flat[METAL], flat[SOLE] = rgb_of(person.inner_color), 0.35, 0.62
-    albedo = flat[material]
+    albedo = np.ascontiguousarray(flat.T)[:, material]
     x, front, u, v = cloth["x"], cloth["front"], cloth["u"], cloth["v"]
     for number, paint in (
         (TORSO, lambda i: _torso(person, x[i], front[i], u[i], v[i])),
@@ -153,30 +154,32 @@ def _albedo(person: Person, material: np.ndarray, cloth: dict[str, np.ndarray]) 
     ):
         i = np.flatnonzero(material == number)
         if len(i):
-            albedo[i] = paint(i)
+            albedo[:, i] = paint(i)
     shift = np.exp(tint.normal(0, 0.05, (len(MATERIALS), 1)) + tint.normal(0, 0.025, (len(MATERIALS), 3)))
     shift[SLEEVE], shift[LEG] = shift[TORSO], shift[BOTTOM]
-    return albedo * shift.astype(np.float32)[material]
+    albedo *= np.ascontiguousarray(shift.T, np.float32)[:, material]
+    return albedo
 
 
 def _sleeve(person: Person, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     color, second = rgb_of(person.top_color), rgb_of(person.top_color2)
     if person.top_pattern == "raglan" or (person.top == "vest" and person.sleeves == "long"):
-        return np.broadcast_to(second if person.top_pattern == "raglan" else rgb_of(person.inner_color), (len(u), 3))
+        other = second if person.top_pattern == "raglan" else rgb_of(person.inner_color)
+        return np.broadcast_to(other[:, None], (3, len(u)))
     if person.top_pattern == "chest band":
-        return np.broadcast_to(color, (len(u), 3))
+        return np.broadcast_to(color[:, None], (3, len(u)))
     return _pattern(person, u, v, color, second)
 
 
 def _cloth(p: Projected, s: Surface, person: Person) -> dict[str, np.ndarray]:
     """Coordinates on the body of every pixel, in metres, and the unit vector on the cross-section."""
     solids, i = p.solids, s.solid
-    table = np.concatenate([p.e1, p.e2, solids.radii, solids.texture], 1).astype(np.float32)[i]
-    side = s.across * table[:, 0] + s.facing * table[:, 2]
-    front = s.across * table[:, 1] + s.facing * table[:, 3]
-    a = table[:, 4] + s.along * (table[:, 6] - table[:, 4])
-    b = table[:, 5] + s.along * (table[:, 7] - table[:, 5])
-    v = table[:, 8] + s.along * (table[:, 9] - table[:, 8])
+    table = np.concatenate([p.e1, p.e2, solids.radii, solids.texture], 1).T.astype(np.float32)[:, i]
+    side = s.across * table[0] + s.facing * table[2]
+    front = s.across * table[1] + s.facing * table[3]
+    a = table[4] + s.along * (table[6] - table[4])
+    b = table[5] + s.along * (table[7] - table[5])
+    v = table[8] + s.along * (table[9] - table[8])
     around = np.arctan2(side, front)
     return {
         "side": side,
@@ -184,8 +187,8 @@ def _cloth(p: Projected, s: Surface, person: Person) -> dict[str, np.ndarray]:
         "a": a,
         "b": b,
         "v": v,
-        "x": table[:, 10] + a * side,
-        "outer": side * np.sign(table[:, 10]),
+        "x": table[10] + a * side,
+        "outer": side * np.sign(table[10]),
         "u": around * 0.5 * (a + b),
     }
 
@@ -193,7 +196,7 @@ def _cloth(p: Projected, s: Surface, person: Person) -> dict[str, np.ndarray]:
 def shade(
     p: Projected, s: Surface, person: Person, camera: Camera, light: float = 1.0, detail: float = 1.0
 ) -> np.ndarray:
-    """Linear-light colour (N, 3) of every covered pixel.
+    """Linear-light colour (3, N) of every covered pixel.
 
     Args:
         p: projected solids of one walker.
@@ -222,32 +225,36 @@ def shade(
     grain = 1 + _GRAIN[material] * np.float32(detail) * sample_noise("rough", u * 2.4, v * 5)
     sun, sky = _light(normal, camera, light)
     view = camera.axes()[2].astype(np.float32)
-    gloss = np.maximum(0, -(normal * view).sum(1)) ** 12 * _GLOSS[material]
-    color = albedo * grain[:, None] * (sun + sky) + gloss[:, None] * sky
-    return np.maximum(color, 0).astype(np.float32)
+    gloss = np.maximum(0, -(normal[0] * view[0] + normal[1] * view[1] + normal[2] * view[2]))
+    gloss *= gloss
+    gloss *= gloss * gloss  # to the sixth
+    gloss *= gloss * _GLOSS[material]
+    albedo *= grain * (sun + sky)
+    albedo += gloss * sky
+    return np.maximum(albedo, 0, out=albedo)
 
 
 def _normals(p: Projected, s: Surface, cloth: dict[str, np.ndarray], bend_u, bend_v) -> np.ndarray:
-    """World normals (N, 3), tilted by folds."""
-    frame = np.concatenate([p.side, p.front, p.axis, p.e2], 1).astype(np.float32)[s.solid]
+    """World normals (3, N), tilted by folds."""
+    table = np.concatenate([p.side, p.front, p.axis], 1).T.astype(np.float32)
+    frame = table[:, s.solid]
     # The end caps bulge along the axis; a little of that on the trunk rounds shoulders and hems.
     n_side = cloth["side"] / cloth["a"] * 0.08 + bend_u * 0.5 * cloth["front"]
     n_front = cloth["front"] / cloth["b"] * 0.08 - bend_u * 0.5 * cloth["side"]
     round_ends = np.where(p.solids.cap > 0.85, 1.0, 0.2).astype(np.float32)[s.solid]
     n_axis = s.bulge * round_ends + bend_v * 0.5
-    n = n_side[:, None] * frame[:, 0:3]
-    n += n_front[:, None] * frame[:, 3:6]
-    n += n_axis[:, None] * frame[:, 6:9]
-    n *= (1 / np.sqrt((n * n).sum(1) + 1e-9))[:, None]
+    n = n_side * frame[0:3]
+    n += n_front * frame[3:6]
+    n += n_axis * frame[6:9]
+    n *= 1 / np.sqrt(n[0] * n[0] + n[1] * n[1] + n[2] * n[2] + np.float32(1e-9))
     return n
 
 
 def _light(normal: np.ndarray, camera: Camera, light: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sunlight and skylight on surfaces with these normals, (N, 3) each."""
+    """Sunlight and skylight on surfaces with these normals, (3, N) each."""
     toward = np.array(camera.sun, np.float32)
-    facing = (normal * toward).sum(1)
-    direct = np.maximum(0, 0.85 * facing + 0.15) * np.float32(light)
-    up = 0.62 + 0.38 * normal[:, 2]
-    return direct[:, None] * np.array(camera.sun_color, np.float32), up[:, None] * np.array(
-        camera.sky_color, np.float32
-    )
+    facing = normal[0] * toward[0] + normal[1] * toward[1] + normal[2] * toward[2]
+    direct = np.maximum(0, np.float32(0.85) * facing + np.float32(0.15)) * np.float32(light)
+    up = np.float32(0.62) + np.float32(0.38) * normal[2]
+    sun, sky = np.array(camera.sun_color, np.float32), np.array(camera.sky_color, np.float32)
+    return direct * sun[:, None], up * sky[:, None]

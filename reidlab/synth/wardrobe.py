@@ -191,6 +191,8 @@ CHOICES = {
     "bottom_pattern": ("plain", "side stripe", "check", "faded"),
     "shoes": SHOES,
     "bag": BAGS,
+    "print_shape": tuple(range(6)),
+    "bag_side": (-1, 1),
 }
 COLOR_FIELDS = tuple(n for n in PERSON_FIELDS if n.endswith(("_color", "_color2")) and n != "hair_color")
 

@@ -22,7 +22,7 @@ POSE_CHANGES = ("phase", "heading", "x", "y", "light")
 _FIXED = ("pid", "pair", "identity", "shade")
 _CHANGES = tuple(n for n in PERSON_FIELDS if n not in _FIXED) + POSE_CHANGES
 _LIMITS = {"height": (1.2, 2.2), "girth": (0.6, 1.6), "shoulders": (0.6, 1.4), "pattern_scale": (0.01, 1.0)}
-_LIMITS |= {"print_shape": (0, 5), "bag_side": (-1, 1), "stride": (0.0, 0.8), "arm_swing": (0.0, 1.0)}
+_LIMITS |= {"stride": (0.0, 0.8), "arm_swing": (0.0, 1.0)}
 _LIMITS |= {"stoop": (-0.3, 0.5), "light": (0.0, 4.0), "x": (-2.0, 2.0), "y": (-2.0, 2.0)}
 
 
@@ -107,6 +107,9 @@ class World:
 
         Taught in: notebooks/04_rga.ipynb
         """
+        return self._shot(person, camera, index, scale, ("labeled", "detected"), changes)
+
+    def _shot(self, person: int, camera: int, index: int, scale: float, boxes: tuple[str, ...], changes: dict) -> Shot:
         for name, value, stop in (
             ("person", person, self.num_identities),
             ("camera", camera, NUM_CAMERAS),
@@ -122,7 +125,7 @@ class World:
         if wear:
             who = replace(who, **wear)
         plan = _change_plan(plan, changes, self.cameras[camera])
-        return render_shot(who, self.cameras[camera], plan, float(scale))
+        return render_shot(who, self.cameras[camera], plan, float(scale), boxes)
 
     def render(
         self,
@@ -161,7 +164,8 @@ class World:
         if len(size) != 2 or not all(16 <= s <= 512 for s in size):
             raise ValueError(f"got size={size!r}, expected (height, width) of 16..512 pixels each")
         scale = min(1.0, size[0] / self.cameras[camera].pixels) if 0 <= camera < NUM_CAMERAS else 1.0
-        return resized(self.shot(person, camera, index, scale, **changes), (int(size[0]), int(size[1])), box)
+        shot = self._shot(person, camera, index, scale, (box,), changes)
+        return resized(shot, (int(size[0]), int(size[1])), box)
 
     @cached_property
     def key(self) -> str:
@@ -223,7 +227,7 @@ def check_changes(changes: dict) -> None:
             raise ValueError(f"got the unknown attribute {name!r}, expected one of {', '.join(_CHANGES)}")
         if name in CHOICES:
             if value not in CHOICES[name]:
-                raise ValueError(f"got {name}={value!r}, expected one of {', '.join(CHOICES[name])}")
+                raise ValueError(f"got {name}={value!r}, expected one of {', '.join(map(str, CHOICES[name]))}")
         elif name in COLOR_FIELDS:
             rgb_of(value)
         elif isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):

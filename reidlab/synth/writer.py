@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 
 from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
+from reidlab.data.names import BOXES
 from reidlab.errors import DataError
 from reidlab.files import write_json
 from reidlab.progress import progress
-from reidlab.synth.plan import BOXES
 from reidlab.synth.truth import TruthWriter
 from reidlab.synth.world import World
 

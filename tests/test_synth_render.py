@@ -1,0 +1,200 @@
+"""Pictures of walkers: boxes, masks, counterfactuals, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from reidlab.synth import World
+from reidlab.synth.body import Pose, body_solids
+from reidlab.synth.raster import project, rasterize
+from reidlab.synth.solids import PARTS, SolidsBuilder
+from reidlab.synth.wardrobe import COLORS, rgb_of, sample_person
+
+NUMBER = {name: number for number, name in PARTS.items()}
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World(16, seed=0)
+
+
+def test_same_seed_same_picture_and_other_seed_other(world):
+    again, other = World(16, seed=0), World(16, seed=1)
+    assert np.array_equal(world.render(3, 2, 1), again.render(3, 2, 1))
+    assert world.people == again.people
+    assert world.people != other.people
+
+
+def test_order_of_rendering_does_not_matter(world):
+    first = world.render(0, 0, 0)
+    world.render(5, 7, 2, top_color="red")
+    assert np.array_equal(first, world.render(0, 0, 0))
+
+
+@pytest.mark.parametrize("camera", range(10))
+def test_labeled_box_is_tight_and_both_boxes_inside(world, camera):
+    person = next(i for i in range(16) if not world.shot_plan(i, camera, 1).front)
+    shot = world.shot(person, camera, 1)
+    height, width = shot.mask.shape
+    for left, top, right, bottom in (shot.labeled, shot.detected):
+        assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    _, mask = shot.crop("labeled")
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    free = (rows[0], columns[0], mask.shape[0] - 1 - rows[-1], mask.shape[1] - 1 - columns[-1])
+    assert all(1 <= f <= 3 for f in free)
+    assert shot.occluded == 0
+    assert set(np.unique(mask)) <= set(PARTS)
+    assert 150 <= mask.shape[0] <= 330 and 30 <= mask.shape[1] <= 190
+
+
+def test_head_above_torso_above_shoes(world):
+    mask = world.shot(2, 4).mask
+    middle = [np.mean(np.nonzero(mask == NUMBER[name])[0]) for name in ("head", "torso", "shoes")]
+    assert middle == sorted(middle)
+
+
+def test_changed_shirt_changes_the_shirt(world):
+    plain, red = world.shot(2, 0), world.shot(2, 0, top_color=(250, 20, 20), top_color2="red", top_pattern="plain")
+    assert np.array_equal(plain.mask, red.mask)
+    assert (plain.labeled, plain.detected) == (red.labeled, red.detected)
+    change = np.abs(plain.image.astype(int) - red.image).mean(2)
+    shirt = np.isin(plain.mask, [NUMBER["torso"], NUMBER["arms"]])
+    far = np.isin(plain.mask, [NUMBER["shoes"], NUMBER["head"]])
+    assert change[shirt].mean() > 25
+    assert change[far].mean() < 3
+    assert red.image[shirt][:, 0].mean() > red.image[shirt][:, 2].mean() + 40
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [({"bag": "backpack", "heading": 0.0}, "bag"), ({"hat": "beanie"}, "hat"), ({"hair": "long"}, "hair")],
+)
+def test_added_things_are_seen(world, change, part):
+    without = {"bag": "none", "hat": "none", "hair": "bald"} | {k: v for k, v in change.items() if k == "heading"}
+    assert not (world.shot(1, 4, **without).mask == NUMBER[part]).any()
+    assert (world.shot(1, 4, **(without | change)).mask == NUMBER[part]).sum() > 50
+
+
+def test_backpack_shows_behind_and_print_in_front(world):
+    def seen(heading):
+        return int((world.shot(1, 2, bag="backpack", heading=heading).mask == NUMBER["bag"]).sum())
+
+    assert seen(0.0) > 5 * max(1, seen(math.pi))
+    look = {"top": "t-shirt", "top_color": "white", "top_pattern": "plain", "bag": "none", "hair": "short"}
+    look |= {"print_color": "black", "print_shape": 1}
+    for heading, expected in ((math.pi, True), (0.0, False)):
+        bare, printed = (world.render(1, 2, heading=heading, top_print=p, **look) for p in ("none", "front"))
+        assert bool(np.abs(bare.astype(int) - printed).max() > 60) is expected
+
+
+def test_light_phase_and_place(world):
+    bright, dim = (world.render(0, 0, light=v).mean() for v in (1.2, 0.3))
+    assert bright > dim
+    assert not np.array_equal(world.shot(0, 0, phase=0.0).mask.shape, world.shot(0, 1, phase=0.25).mask.shape)
+    assert world.shot(0, 0, x=-1.0).origin[0] < world.shot(0, 0, x=1.0).origin[0] - 100
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shirt": "red"}, "top_color"),
+        ({"pid": 7}, "expected one of"),
+        ({"top_color": "mauve"}, "navy"),
+        ({"top_color": (1, 2)}, "three numbers"),
+        ({"hat": "crown"}, "beanie"),
+        ({"phase": float("nan")}, "expected a number"),
+        ({"height": 9.0}, "1.2..2.2"),
+        ({"light": "bright"}, "expected a number"),
+        ({"print_shape": 7}, "0, 1, 2"),
+        ({"bag_side": 0}, "-1, 1"),
+    ],
+)
+def test_unknown_changes_are_refused(world, changes, message):
+    with pytest.raises(ValueError, match=message):
+        world.render(0, 0, **changes)
+
+
+@pytest.mark.parametrize("arguments", [(16, 0), (-1, 0), (0, 10), (0, 0, 5), (True, 0), (0.0, 0)])
+def test_persons_cameras_and_shots_out_of_range(world, arguments):
+    with pytest.raises(ValueError, match="whole number 0"):
+        world.render(*arguments)
+
+
+@pytest.mark.parametrize("options", [{"box": "both"}, {"size": (4, 4)}, {"size": (64,)}])
+def test_other_arguments_out_of_range(world, options):
+    with pytest.raises(ValueError, match="expected"):
+        world.render(0, 0, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_bad_seed(seed):
+    with pytest.raises(ValueError, match="whole number"):
+        World(16, seed)
+
+
+def test_size_and_dtype(world):
+    picture = world.render(0, 0, size=(128, 64), box="detected")
+    assert picture.shape == (128, 64, 3) and picture.dtype == np.uint8
+
+
+def test_no_two_cameras_alike(world):
+    for field in dataclasses.fields(world.cameras[0]):
+        if field.name in ("index", "scene", "balance", "exposure", "pixels", "sun"):
+            assert len({getattr(c, field.name) for c in world.cameras}) >= 9
+    assert len({round(c.pitch, 3) for c in world.cameras}) == 10
+
+
+def test_person_is_described_and_frozen(world):
+    person = world.people[0]
+    assert person.describe().startswith("Person 1: ") and person.top in person.describe()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        person.top = "coat"
+
+
+def test_street_colours_dominate():
+    people = [sample_person(np.random.default_rng([9, i]), 1, 1, 1) for i in range(600)]
+    dull = set(list(COLORS)[:13])
+    share = np.mean([p.top_color in dull for p in people])
+    assert 0.7 < share < 0.95
+
+
+def test_a_ball_is_round_and_shaded_by_depth(world):
+    """A ball of 0.5 m at 10 m: its silhouette has the area of the circle that similar triangles give."""
+    build = SolidsBuilder()
+    build.add("torso", "torso", (0, 0, 1.0), (0, 0, 1.0001), 0.25)
+    camera = world.cameras[2]
+    pose = Pose(0.0, 0.0, 0.0, 10.0)
+    seen = rasterize(project(build.build(), pose, camera), (-200, -200), (400, 400))
+    distance = camera.to_camera(np.array([[0.0, 10.0, 1.0]]))[0, 2]
+    radius = camera.focal * 0.25 / distance
+    assert len(seen.index) == pytest.approx(math.pi * radius**2, rel=0.03)
+    assert seen.depth.min() == pytest.approx(distance - 0.25, abs=0.02)
+    assert seen.facing.max() == pytest.approx(1, abs=0.01)
+
+
+def test_nearer_solid_hides_the_farther(world):
+    build = SolidsBuilder()
+    build.add("torso", "torso", (0, 0.6, 0.5), (0, 0.6, 1.5), 0.2)
+    build.add("bag", "bag", (0, -0.6, 0.5), (0, -0.6, 1.5), 0.2)
+    solids = build.build()
+    for heading, visible in ((0.0, 1), (math.pi, 0)):
+        seen = rasterize(project(solids, Pose(0, heading, 0, 9), world.cameras[3]), (-300, -300), (600, 600))
+        assert np.mean(seen.solid == visible) > 0.75
+
+
+def test_feet_stand_on_the_ground(world):
+    for person in world.people[:6]:
+        for phase in (0.0, 0.2, 0.45, 0.8):
+            solids = body_solids(person, phase)
+            low = np.minimum(solids.start[:, 2], solids.end[:, 2]).min()
+            assert -0.01 <= low <= 0.06
+
+
+def test_colours():
+    assert rgb_of("white").min() > 0.7 and rgb_of("black").max() < 0.02
+    with pytest.raises(ValueError, match="numbers in 0"):
+        rgb_of((0, 0, 300))
