@@ -50,12 +50,17 @@ def _frame(axes: Axes, kind: str) -> None:
 
 @_styled
 def image_grid(
-    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 8, height: float = 1.9
+    images: Sequence[np.ndarray],
+    shows: str,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    height: float = 1.9,
 ) -> tuple[Figure, str]:
     """Draw images side by side, each at its own proportions.
 
     Args:
         images: uint8 (H, W, 3) each.
+        shows: what they show, for the description.
         titles: one short text an image, or None.
         columns: images in a row.
         height: of a row, in inches.
@@ -67,8 +72,8 @@ def image_grid(
         ValueError: no images, or another number of titles.
 
     Example:
-        >>> image_grid([np.zeros((16, 8, 3), np.uint8)] * 3)[1]
-        'Figure: 3 images in 1 row.'
+        >>> image_grid([np.zeros((16, 8, 3), np.uint8)] * 3, "darkness")[1]
+        'Figure: darkness; 3 images in 1 row.'
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
@@ -82,7 +87,7 @@ def image_grid(
     for axes, image, title in zip(grid.flat, images, titles or [""] * len(images), strict=False):
         _picture(axes, image)
         axes.set_title(title, fontsize=8, loc="center")
-    return figure, f"Figure: {len(images)} images in {rows} row{'s' if rows > 1 else ''}."
+    return figure, f"Figure: {shows}; {len(images)} images in {rows} row{'s' if rows > 1 else ''}."
 
 
 @_styled
@@ -257,7 +262,9 @@ def filled_cells(filled: np.ndarray, show: int = 60) -> tuple[Figure, str]:
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
     figure, axes = plt.subplots(figsize=(9.5, 2.6))
-    axes.imshow(filled[:show].T, aspect="auto", vmin=0, vmax=1, interpolation="nearest")
+    drawn = filled[:show].T
+    extent = (0.5, drawn.shape[1] + 0.5, 9.5, -0.5)
+    axes.imshow(drawn, aspect="auto", vmin=0, vmax=1, interpolation="nearest", extent=extent)
     axes.axhline(4.5, color="white", linewidth=2)
     axes.set(xlabel="identity", yticks=[2, 7], yticklabels=["view 1", "view 2"], title="light: an image, dark: empty")
     axes.grid(False)

@@ -59,15 +59,15 @@ def test_history_has_a_panel_a_term():
 
 
 def test_image_grid_needs_a_title_each():
-    figure, text = plots.image_grid([Grey().load("")] * 5, ["a"] * 5, columns=3)
-    assert text == "Figure: 5 images in 2 rows." and sum(axes.get_visible() for axes in figure.axes) == 5
+    figure, text = plots.image_grid([Grey().load("")] * 5, "grey", ["a"] * 5, columns=3)
+    assert text == "Figure: grey; 5 images in 2 rows." and sum(axes.get_visible() for axes in figure.axes) == 5
     with pytest.raises(ValueError, match="got 2 images and 1 titles"):
-        plots.image_grid([Grey().load("")] * 2, ["a"])
+        plots.image_grid([Grey().load("")] * 2, "grey", ["a"])
 
 
 def test_figures_leave_the_callers_style_alone():
     before = dict(plt.rcParams)
-    plots.image_grid([Grey().load("")])
+    plots.image_grid([Grey().load("")], "grey")
     assert dict(plt.rcParams) == before
 
 

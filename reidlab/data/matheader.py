@@ -85,14 +85,23 @@ def open_mat73(path: str | os.PathLike[str]) -> h5py.File:
         problem = describe_problem(path, "7.3")
         if problem:
             raise DataError(problem)
-        # No lock: the file is never changed in place, and many network disks refuse locks.
-        return h5py.File(path, "r", locking=False)
+        return _open_hdf5(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected {_EXPECTED['7.3']}") from None
     except PermissionError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); give yourself the right to read it") from None
     except OSError as error:
         raise DataError(f"{path}: damaged inside ({first_line(error)}); {_COPY_AGAIN}") from None
+
+
+def _open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
+    """Open with h5py's usual lock, so that the reader may have the file open too; without one where none is to be had."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)  # many network disks refuse locks; nothing is written anyway
 
 
 def first_line(error: BaseException) -> str:
