@@ -208,6 +208,30 @@ def test_read_only_parent(tmp_path):
         World(10).write(tmp_path / "w")
 
 
+def test_full_disk_is_seen_before_drawing(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    with pytest.raises(OSError, match=r"MB are needed, 1 MB are free.*free space") as caught:
+        World(10).write(tmp_path / "w")
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
+def test_dead_drawing_process(tmp_path, monkeypatch):
+    class Broken:
+        def __init__(self, *arguments):
+            pass
+
+        def submit(self, *arguments):
+            raise writer.BrokenProcessPool
+
+        def shutdown(self, **arguments):
+            pass
+
+    monkeypatch.setattr(writer, "ProcessPoolExecutor", Broken)
+    with pytest.raises(OSError, match="try jobs=1"):
+        World(10).write(tmp_path / "w", jobs=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_parent_that_is_a_file(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="cannot write the world"):

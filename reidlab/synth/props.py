@@ -54,7 +54,8 @@ def draw_figure(solids: Solids, person: Person, pose: Pose, camera: Camera, scal
     color = shade(fine, seen, person, camera, light)
     parts = np.zeros(4 * height * width, np.uint8)
     parts[seen.index] = solids.part[seen.solid]
-    return Sprite(_shrink(seen, color), x, y, _shrink_parts(parts.reshape(2 * height, 2 * width)))
+    picture = _shrink(seen, color)
+    return Sprite(picture, x, y, _shrink_parts(parts.reshape(2 * height, 2 * width), picture[3]))
 
 
 def _shrink(seen: Surface, color: np.ndarray) -> np.ndarray:
@@ -68,11 +69,12 @@ def _shrink(seen: Surface, color: np.ndarray) -> np.ndarray:
     return (half[..., 0::2] + half[..., 1::2]) * np.float32(0.25)
 
 
-def _shrink_parts(parts: np.ndarray) -> np.ndarray:
-    """One label per 2 by 2 pixels where at least two of them are covered."""
-    four = np.stack([parts[a::2, b::2] for a in (0, 1) for b in (0, 1)])
-    label = np.where(four[0] > 0, four[0], four.max(0))
-    return np.where((four > 0).sum(0) >= 2, label, 0).astype(np.uint8)
+def _shrink_parts(parts: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """One label per 2 by 2 pixels where at least half of them are covered."""
+    label = np.maximum(parts[0::2], parts[1::2])
+    label = np.maximum(label[:, 0::2], label[:, 1::2])
+    label[cover < 0.5] = 0
+    return label
 
 
 def bicycle() -> Solids:

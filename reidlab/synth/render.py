@@ -157,6 +157,7 @@ def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1
     right, bottom = (max(box[i] for box in held) + 4 for i in (2, 3))
     shape = (bottom - top, right - left)
     light = resample(scene_picture(camera), left / scale + CENTER[0], top / scale + CENTER[1], 1 / scale, shape)
+    light *= _daylight(camera, plan.light)
     for number, offset in plan.behind:
         side = 1 if offset >= 0 else -1
         _paste(
@@ -174,10 +175,15 @@ def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1
     occluded = float(np.count_nonzero(covered & (mask > 0))) / max(body, 1)
     mask[covered] = OCCLUDER
     rng = np.random.default_rng(plan.noise)
-    light *= np.array(plan.tone, np.float32)[:, None, None]
-    image = develop(light, camera, rng, scale, plan.motion)
+    image = develop(light, camera, rng, scale, plan.motion, plan.tone)
     move = lambda box: (box[0] - left, box[1] - top, box[2] - left, box[3] - top)  # noqa: E731
     return Shot(image, mask, move(labeled), move(detected), occluded, (round(left / scale), round(top / scale)))
+
+
+def _daylight(camera: Camera, light: float) -> np.ndarray:
+    """How much brighter the street is when the sun is `light` times as strong as usual, (3, 1, 1)."""
+    sun, sky = 0.6 * np.array(camera.sun_color), np.array(camera.sky_color)
+    return ((sun * light + sky) / (sun + sky)).astype(np.float32)[:, None, None]
 
 
 def camera_x(camera: Camera, plan: ShotPlan) -> float:
@@ -222,7 +228,7 @@ def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, in
     step = 4
     h, w = -(-shape[0] // step), -(-shape[1] // step)
     matrix, place = world_matrix(plan.pose), np.array([plan.pose.x, plan.pose.y, 0.0])
-    big = np.flatnonzero(solids.radii[:, 0] > 0.045)
+    big = np.flatnonzero(solids.radii[:, 0] > 0.05)
     dark = np.zeros((h, w), np.float32)
     sun = np.array(camera.sun)
     strength = camera.sun_color[1] * plan.light
@@ -240,7 +246,8 @@ def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, in
         _smear(dark, gx, gy, a, b, radius * flat, camera.pitch)
     shade = 1 - np.float32(0.9 * share) * dark
     contact = np.zeros_like(dark)
-    for i in np.flatnonzero(solids.part == SHOES):  # whatever the light, none gets under a foot
+    feet = np.flatnonzero((solids.part == SHOES) & (solids.cap == 1))
+    for i in {bool(solids.start[i, 0] > 0): i for i in feet}.values():  # whatever the light, none gets under a foot
         spot = _foot_spot(solids, i, matrix, place, camera, scale)
         _smear(contact, gx, gy, spot, spot, 0.14 * flat, camera.pitch)
     shade *= 1 - np.float32(0.5) * contact

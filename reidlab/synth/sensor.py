@@ -78,7 +78,12 @@ def _grain() -> np.ndarray:
 
 
 def develop(
-    light: np.ndarray, camera: Camera, rng: np.random.Generator, scale: float, motion: float = 1.0
+    light: np.ndarray,
+    camera: Camera,
+    rng: np.random.Generator,
+    scale: float,
+    motion: float = 1.0,
+    tone: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> np.ndarray:
     """Turn linear light into the camera's 8-bit picture.
 
@@ -88,13 +93,14 @@ def develop(
         rng: source of the noise.
         scale: pixels per native pixel; blur shrinks with it.
         motion: strength of the motion blur in this shot, 1.0 = usual.
+        tone: gains (r, g, b) on top of the camera's own.
 
     Returns:
         uint8 (H, W, 3).
     """
     still = blur(light, camera.defocus * scale, 1)
     still = blur(still, math.hypot(camera.defocus, camera.motion * motion * 1.6) * scale, 2)
-    gain = np.array(camera.balance, np.float32) * np.float32(camera.exposure * 2048)
+    gain = (np.array(camera.balance) * tone * (camera.exposure * 2048)).astype(np.float32)
     steps = np.minimum(still * gain[:, None, None], np.float32(4 * 2048)).astype(np.int32)
     x = np.take(_tone_curve(camera.gamma, camera.haze), steps)
     luma = x[0] * np.float32(0.3) + x[1] * np.float32(0.59) + x[2] * np.float32(0.11)

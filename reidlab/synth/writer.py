@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import h5py
@@ -29,6 +34,7 @@ from reidlab.synth.world import World
 log = logging.getLogger(__name__)
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Task = tuple[int, int, tuple[tuple[int, bool, bool], ...]]
+_BYTES_PER_SHOT = 150_000  # two boxes and their masks
 _worker_world: World | None = None
 
 
@@ -44,6 +50,7 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         _sweep(root)
+        _check_room(world, root)
         partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
     except OSError as error:
         raise _explain(error, root) from error
@@ -57,9 +64,18 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
     return root
 
 
+def _check_room(world: World, root: Path) -> None:
+    """Refuse at once what cannot fit: HDF5 does not take a full disk well."""
+    shots = int((world.plan.present["labeled"] | world.plan.present["detected"]).sum())
+    need, free = shots * _BYTES_PER_SHOT, shutil.disk_usage(root.parent).free
+    if free < need:
+        raise OSError(errno.ENOSPC, f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free")
+
+
 def _explain(error: OSError, root: Path) -> OSError:
     reason = error.strerror or str(error)
-    return type(error)(error.errno, f"cannot write the world to {root} ({reason}); free space or choose another folder")
+    message = f"cannot write the world to {root} ({reason}); free space or choose another folder"
+    return OSError(message) if error.errno is None else type(error)(error.errno, message)
 
 
 def _is_there(root: Path, key: str) -> bool:
@@ -157,6 +173,7 @@ def _slim(shot) -> dict:
 
 def _start_worker(num_identities: int, seed: int) -> None:
     global _worker_world
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
     _worker_world = World(num_identities, seed)
 
 
@@ -186,14 +203,21 @@ def _rendered(world: World, jobs: int) -> Iterator[list[dict]]:
         return
     # Spawn, not fork: this process may hold threads of torch or of a notebook.
     context = multiprocessing.get_context("spawn")
-    with _single_threaded(), _importable_main():
-        pool = context.Pool(jobs, _start_worker, (world.num_identities, world.seed))
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, (world.num_identities, world.seed))
+    waiting: deque = deque()
     try:
-        yield from pool.imap(_work, tasks, chunksize=4)
-        pool.close()
+        with _single_threaded(), _importable_main():
+            for task in tasks[: 8 * jobs]:
+                waiting.append(pool.submit(_work, task))
+        for task in tasks[8 * jobs :]:  # never more pictures in memory than that
+            yield waiting.popleft().result()
+            waiting.append(pool.submit(_work, task))
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise OSError("a drawing process died, perhaps for lack of memory: try jobs=1") from None
     finally:
-        pool.terminate()
-        pool.join()
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
