@@ -45,9 +45,13 @@ def noise_pictures() -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(picture).reshape(-1) for name, picture in pictures.items()}
 
 
+def _cell(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return (u.astype(np.int32) & (SIZE - 1)) + ((v.astype(np.int32) & (SIZE - 1)) << 8)
+
+
 def sample_noise(name: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Look up a noise picture at (u, v), which count pixels of it and wrap around."""
-    return noise_pictures()[name][(u.astype(np.int32) & (SIZE - 1)) + ((v.astype(np.int32) & (SIZE - 1)) << 8)]
+    return noise_pictures()[name][_cell(u, v)]
 
 
 def _mix(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> np.ndarray:
@@ -219,8 +223,9 @@ def shade(
         ridge = np.where(quilt, np.sin(cloth["v"] * (2 * np.pi / 0.085)) * 0.75, 0).astype(np.float32)
     else:
         ridge = np.float32(0)
-    bend_u = folds * sample_noise("slope_u", u, v)
-    bend_v = folds * sample_noise("slope_v", u, v) + ridge
+    cell, noise = _cell(u, v), noise_pictures()
+    bend_u = folds * noise["slope_u"][cell]
+    bend_v = folds * noise["slope_v"][cell] + ridge
     normal = _normals(p, s, cloth, bend_u, bend_v)
     grain = 1 + _GRAIN[material] * np.float32(detail) * sample_noise("rough", u * 2.4, v * 5)
     sun, sky = _light(normal, camera, light)
