@@ -75,7 +75,7 @@ class TrainConfig:
 
     backbone: str = "small"
     weights: str | None = None
-    iterations: int = 600
+    iterations: int = 400
     identities_per_batch: int = 16
     images_per_identity: int = 4
     learning_rate: float = 2e-3

@@ -58,7 +58,7 @@ def test_other_counts_are_wrong_unless_it_is_the_embedded_world(tmp_path: Path) 
     (tmp_path / "world.json").write_text("{}")
     report = check(tmp_path)
     assert report.ok
-    assert str(report).startswith("Walkers in ")
+    assert str(report).startswith("Walkers (size unknown) in ")
     assert "its files are sound, its counts are its own" in str(report)
     assert not check(tmp_path, expect="cuhk03").ok
 

@@ -99,7 +99,9 @@ def test_table_of_counts(root: Path) -> None:
 def test_the_embedded_world_does_not_pass_for_cuhk03(tmp_path: Path) -> None:
     make_root(tmp_path)
     (tmp_path / "world.json").write_text("{}")
-    assert CUHK03(tmp_path, box="labeled").name == "Walkers"
+    assert CUHK03(tmp_path, box="labeled").name == "Walkers (size unknown)"
+    (tmp_path / "world.json").write_text('{"num_identities": 7, "seed": 3}')
+    assert CUHK03(tmp_path, box="labeled").name == "Walkers (7 people, seed 3)"
 
 
 def test_opening_does_not_visit_the_images(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,12 +132,12 @@ def check(root: str | os.PathLike[str], expect: Literal["cuhk03", "any"] | None 
     if expect not in (None, "cuhk03", "any"):
         raise ValueError(f'got expect={expect!r}, expected "cuhk03", "any" or None')
     inspection = _Inspection(find_layout(root, "labeled"))
-    strict = expect == "cuhk03" or (expect is None and not inspection.layout.synthetic)
+    strict = expect == "cuhk03" or (expect is None and inspection.layout.world is None)
     inspection.look_at_mat(strict)
     for box in BOXES:
         inspection.look_at_box(box, strict)
     inspection.look_at_strangers()
-    name = "Walkers" if inspection.layout.synthetic else "CUHK03"
+    name = inspection.layout.world or "CUHK03"
     return Report(inspection.root, name, inspection.findings, inspection.counts, sorted(inspection.loads))
 
 

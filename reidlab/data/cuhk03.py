@@ -94,7 +94,7 @@ class CUHK03(Splits):
         else:
             raise missing_error(layout, box, protocol)
         # A result must never carry the name of a data set that it was not measured on.
-        name = "Walkers" if layout.synthetic else "CUHK03"
+        name = layout.world or "CUHK03"
         title = f"classic (split {split})" if protocol == "classic" else "new"
         train, query, gallery = parts
         super().__init__(name=name, box=box, protocol=title, train=train, query=query, gallery=gallery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ class Layout:
         protocol: the new-protocol file of the box type.
         extracted: the folder that holds `images_labeled/` or `images_detected/`.
         np_folder: the CUHK03-NP folder of the box type.
-        synthetic: whether a `world.json` says that this is the embedded world.
+        world: what the embedded world is called, if a `world.json` says that this is one.
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
@@ -48,7 +49,7 @@ class Layout:
     protocol: Path | None
     extracted: Path | None
     np_folder: Path | None
-    synthetic: bool
+    world: str | None
 
 
 def mat_places(root: Path) -> list[Path]:
@@ -92,8 +93,19 @@ def find_layout(root: str | os.PathLike[str], box: str) -> Layout:
         protocol=_first(protocol_places(root, box), Path.is_file),
         extracted=_first(bases, lambda base: (base / f"images_{box}").is_dir()),
         np_folder=_first(_np_places(bases, box), lambda folder: all((folder / n).is_dir() for n in NP_FOLDERS)),
-        synthetic=any((base / "world.json").is_file() for base in bases),
+        world=_world_name(_first([base / "world.json" for base in bases], Path.is_file)),
     )
+
+
+def _world_name(card: Path | None) -> str | None:
+    """Worlds of different size or seed are different data sets, so their name says both."""
+    if card is None:
+        return None
+    try:
+        about = json.loads(card.read_text(encoding="utf-8"))
+        return f"Walkers ({int(about['num_identities'])} people, seed {int(about['seed'])})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "Walkers (size unknown)"
 
 
 def _np_places(bases: list[Path], box: str) -> list[Path]:
