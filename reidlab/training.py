@@ -75,7 +75,7 @@ class TrainConfig:
 
     backbone: str = "small"
     weights: str | None = None
-    iterations: int = 400
+    iterations: int = 250
     identities_per_batch: int = 16
     images_per_identity: int = 4
     learning_rate: float = 2e-3
@@ -84,7 +84,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     margin: float | None = 0.3
     erasing: float = 0.5
-    jitter: float = 0.3
+    jitter: float = 0.1
     seed: int = 0
     log_every: int = 25
 

@@ -42,7 +42,7 @@ def test_transform(height: int, width: int) -> v2.Compose:
 test_transform.__test__ = False  # pytest takes names that begin with test_ for tests
 
 
-def train_transform(height: int, width: int, erasing: float = 0.5, jitter: float = 0.2) -> v2.Compose:
+def train_transform(height: int, width: int, erasing: float = 0.5, jitter: float = 0.1) -> v2.Compose:
     """Resize, flip, shift by padding and cropping, jitter colours, normalise, erase a rectangle.
 
     Randomness comes from torch's global generator, as in all of torchvision; `train` seeds it.
