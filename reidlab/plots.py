@@ -18,7 +18,7 @@ STYLE = Path(__file__).with_name("reidlab.mplstyle")
 FRAMES = {  # colour, line style, mark: never colour alone
     "right": ("#009E73", "-", "✓"),
     "wrong": ("#D55E00", (0, (4, 1.5)), "✗"),
-    "junk": ("#8C8C8C", (0, (1, 1)), "–"),
+    "junk": ("#8C8C8C", (0, (1, 2)), "–"),
     "query": ("#000000", "-", "query"),
 }
 
@@ -34,8 +34,8 @@ def _styled(function):
     return inside_style
 
 
-def _picture(axes: Axes, image: np.ndarray) -> None:
-    axes.imshow(image)
+def _picture(axes: Axes, image: np.ndarray, aspect: str = "equal") -> None:
+    axes.imshow(image, aspect=aspect)
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     for spine in axes.spines.values():
@@ -158,7 +158,7 @@ def _ranked_list(
 
 
 def _draw_result(axes: Axes, image: np.ndarray, kind: str, text: str) -> None:
-    _picture(axes, image)
+    _picture(axes, image, aspect="auto")  # one size for all, as the network sees them
     _frame(axes, kind)
     axes.set_title(FRAMES[kind][2], color=FRAMES[kind][0], fontsize=10, loc="center", pad=3)
     axes.set_xlabel(text, fontsize=9)

@@ -95,7 +95,7 @@ def open_mat73(path: str | os.PathLike[str]) -> h5py.File:
 
 
 def _open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
-    """Open with h5py's usual lock, so that the reader may have the file open too; without one where none is to be had."""
+    """Open with h5py's usual lock, as other openers in the same process do, or without where there is none."""
     try:
         return h5py.File(path, "r")
     except OSError as error:

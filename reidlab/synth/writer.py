@@ -56,7 +56,8 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
         raise _explain(error, root) from error
     try:
         _fill(world, partial, int(jobs), root.name)
-        _swap(partial, root)
+        if not _is_there(root, world.key):  # another process may have been quicker
+            _swap(partial, root)
     except OSError as error:
         raise _explain(error, root) from error
     finally:
