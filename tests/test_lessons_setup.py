@@ -197,3 +197,10 @@ def test_papermill_sees_the_same_parameters(path):
     import papermill
 
     assert set(papermill.inspect_notebook(str(path))) == set(read_parameters(path))
+
+
+def test_a_record_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing_of_the_kind\.json: no such record; results/ holds .*world_speed"
+    ):
+        results.recorded("nothing_of_the_kind")

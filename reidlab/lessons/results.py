@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from reidlab.files import write_json
+from reidlab.lessons.contents import notebooks_folder
 from reidlab.results import circumstances, plain
 
 FOLDER_VARIABLE = "REIDLAB_RESULTS_DIR"
@@ -42,6 +44,28 @@ def write(lesson: str, **values: Any) -> None:
         write_json(Path(folder) / f"{lesson}.json", {"lesson": lesson, **content, **circumstances()})
     shown = (f"{key} {_short(value)}" for key, value in content.items() if not isinstance(value, (dict, list)))
     print(f"{lesson}: {', '.join(shown)}")
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Read a record that the repository keeps, such as a comparison that takes too long for a lesson.
+
+    Args:
+        name: the file's stem in `results/`.
+
+    Raises:
+        FileNotFoundError: there is no such record; the message lists what there is.
+
+    Example:
+        >>> recorded("baseline_walkers_small_labeled")["seeds"]
+        [0, 1, 2]
+
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
+    """
+    path = notebooks_folder().parent / "results" / f"{name}.json"
+    if not path.is_file():
+        there = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "nothing"
+        raise FileNotFoundError(f"{path}: no such record; results/ holds {there}")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _check_scores(content: Mapping[str, Any]) -> None:
