@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$$($(PYTHON) --version) is too old; 3.10 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
 	@echo "environment: installing into .venv (minutes, the first time)"
 	@$(PYTHON) -m venv .venv || { echo "no environment was made; on Debian and Ubuntu install the package python3-venv"; rm -rf .venv; exit 1; }
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[lessons,test]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[lessons,test]'
 	@touch $@
 	@echo "environment: done"
 

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reidlab.data.records import Record
 from reidlab.evaluation import Evaluation
@@ -123,7 +124,7 @@ def ranked_gallery(
     distmat = np.asarray(distmat)
     if distmat.shape != (len(query), len(gallery)):
         raise ValueError(f"distmat: got shape {distmat.shape}, expected ({len(query)}, {len(gallery)})")
-    figure, grid = plt.subplots(len(rows), results + 1, figsize=(0.82 * (results + 1), 2.0 * len(rows)), squeeze=False)
+    figure, grid = plt.subplots(len(rows), results + 1, figsize=(0.72 * (results + 1), 2.0 * len(rows)), squeeze=False)
     counts = dict.fromkeys(("right", "wrong", "junk"), 0)
     for axes_row, row in zip(grid, rows, strict=True):
         _draw_result(axes_row[0], query[row].load(), "query", f"person {query[row].pid}")
@@ -158,7 +159,7 @@ def _ranked_list(
 
 
 def _draw_result(axes: Axes, image: np.ndarray, kind: str, text: str) -> None:
-    _picture(axes, image, aspect="auto")  # one size for all, as the network sees them
+    _picture(axes, image, aspect="auto")  # one size for all, so that rows can be compared
     _frame(axes, kind)
     axes.set_title(FRAMES[kind][2], color=FRAMES[kind][0], fontsize=10, loc="center", pad=3)
     axes.set_xlabel(text, fontsize=9)
@@ -188,6 +189,7 @@ def cmc(results: Mapping[str, Evaluation], max_rank: int = 20) -> tuple[Figure, 
         curve = result.cmc[:max_rank]
         axes.plot(np.arange(1, len(curve) + 1), curve, marker=marker, markersize=4, label=name)
     axes.set(xlabel="rank k", ylabel="share of queries", ylim=(0, 1.02), title="right match among the first k")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right")
     text = "; ".join(
         f"{name}: {r.rank1:.1%} at rank 1, {r.rank(min(10, len(r.cmc))):.1%} at rank 10" for name, r in results.items()

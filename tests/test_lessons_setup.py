@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +205,12 @@ def test_a_record_that_is_not_there_is_named_with_those_that_are():
         FileNotFoundError, match=r"nothing_of_the_kind\.json: no such record; results/ holds .*world_speed"
     ):
         results.recorded("nothing_of_the_kind")
+
+
+def test_a_relative_folder_starts_at_the_notebooks_wherever_the_kernel_runs(tmp_path, monkeypatch):
+    from_here = setup.from_notebooks("../data").resolve()
+    monkeypatch.chdir(tmp_path)
+    assert setup.from_notebooks("../data").resolve() == from_here
+    assert setup.from_notebooks(tmp_path) == tmp_path
+    monkeypatch.chdir(from_here)
+    assert setup.from_notebooks("../data") == Path()

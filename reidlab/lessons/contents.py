@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reidlab.errors import DataError
-from reidlab.lessons.setup import PROFILES
 
 INDEX = "../README.md"
+PROFILES = ("smoke", "laptop", "gpu")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidlab.errors import DataError
-from reidlab.lessons.contents import Lesson, catalogue, notebooks_folder
+from reidlab.lessons.contents import PROFILES, Lesson, catalogue, notebooks_folder
 from reidlab.lessons.parameters import parse_parameters, read_parameters
 from reidlab.lessons.processes import Job, run_all
-from reidlab.lessons.setup import PROFILES
 from reidlab.lessons.summary import LessonResult, print_result, print_summary, shown, write_summary
 
 

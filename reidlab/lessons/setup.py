@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reidlab.lessons.contents import PROFILES, notebooks_folder
+
 if TYPE_CHECKING:
     import torch
 
-PROFILES = ("smoke", "laptop", "gpu")
 DATASETS = ("walkers", "cuhk03")
 
 
@@ -33,11 +34,42 @@ def world_size(profile: str) -> str:
     return "tiny" if profile == "smoke" else "small"
 
 
+def from_notebooks(folder: str | os.PathLike[str]) -> Path:
+    """Resolve a folder as the lessons mean it: a relative one starts at `notebooks/`, wherever the kernel runs.
+
+    Plain papermill runs a notebook in the folder of its caller; `../data` must not become another place by that.
+
+    Args:
+        folder: absolute, or relative to the clone's `notebooks/`.
+
+    Returns:
+        The same folder as seen from the current one, where that is possible.
+
+    Example:
+        >>> from_notebooks("../data").resolve().name
+        'data'
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    folder = Path(folder).expanduser()
+    if folder.is_absolute():
+        return folder
+    try:
+        folder = notebooks_folder() / folder
+    except FileNotFoundError:  # installed without the lessons: there is only the current folder
+        return folder
+    try:
+        return Path(os.path.relpath(folder))
+    except ValueError:  # another drive, on Windows
+        return folder
+
+
 def walkers(data_dir: str | os.PathLike[str], profile: str) -> Path:
     """Return the folder of the embedded world for a profile; write the world there if it is absent.
 
     Args:
-        data_dir: the folder for data; the world goes into its sub-folder `walkers-small` or `walkers-tiny`.
+        data_dir: the folder for data, relative to `notebooks/` unless absolute; the world goes into its
+            sub-folder `walkers-small` or `walkers-tiny`.
         profile: "smoke", "laptop" or "gpu".
 
     Returns:
@@ -51,7 +83,7 @@ def walkers(data_dir: str | os.PathLike[str], profile: str) -> Path:
     from reidlab.synth import World
 
     size = world_size(profile)
-    folder = Path(data_dir) / f"walkers-{size}"
+    folder = from_notebooks(data_dir) / f"walkers-{size}"
     World.preset(size).write(folder)  # returns at once where the same world is there already
     return folder
 
@@ -70,7 +102,7 @@ def data_folder(dataset: str, data_dir: str | os.PathLike[str], profile: str) ->
     if dataset not in DATASETS:
         raise ValueError(f"DATASET is {dataset!r}, expected one of {', '.join(map(repr, DATASETS))}")
     world_size(profile)
-    return walkers(data_dir, profile) if dataset == "walkers" else Path(data_dir)
+    return walkers(data_dir, profile) if dataset == "walkers" else from_notebooks(data_dir)
 
 
 def open_dataset(
