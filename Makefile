@@ -59,7 +59,8 @@ cuhk03: $(STAMP) ## run every lesson as for the real CUHK03, on a tiny world in 
 	@$(RUN) --out build/cuhk03 --profile smoke -p DATASET=cuhk03 -p DATA_DIR=$(TINY)
 
 lab: $(STAMP) ## open JupyterLab on this computer only, at lesson 00
-	@$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks/00_start_here.ipynb
+	@$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 refresh: $(STAMP) ## execute the committed notebooks in place
 	@$(BIN)/python -m reidlab world $(SMALL) --size small
