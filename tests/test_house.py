@@ -154,3 +154,8 @@ def test_importing_does_not_load_torch(module: str):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_docstrings_point_to_lessons_that_are_there():
+    named = {name for path in PACKAGE for name in re.findall(r"Taught in: (\S+)", path.read_text(encoding="utf-8"))}
+    assert named and not [name for name in sorted(named) if not (REPOSITORY / name).is_file()]

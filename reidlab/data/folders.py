@@ -57,7 +57,7 @@ class Market1501(Splits):
 
     Source: Zheng et al., Scalable person re-identification: a benchmark, ICCV 2015.
 
-    Taught in: notebooks/08_your_own_cameras.ipynb
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
 
     junk: int = field(default=0)
@@ -144,7 +144,7 @@ class FolderDataset(Splits):
         >>> [record.image for record in data.query], [record.image for record in data.gallery]
         (['7/1_a.png'], ['7/1_b.png', '7/2_a.png'])
 
-    Taught in: notebooks/08_your_own_cameras.ipynb
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
 
     junk: int = field(default=0)

@@ -108,8 +108,6 @@ class Truth:
 
     Args:
         root: a folder that `World.write` wrote.
-
-    Taught in: notebooks/04_rga.ipynb
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
@@ -224,7 +222,5 @@ def read_truth(root: str | os.PathLike[str]) -> Truth:
 
     Raises:
         FileNotFoundError: no `walkers.h5` there, for example because this is the real CUHK03.
-
-    Taught in: notebooks/04_rga.ipynb
     """
     return Truth(root)

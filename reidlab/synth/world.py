@@ -105,7 +105,7 @@ class World:
             >>> shot.mask.shape == shot.image.shape[:2]
             True
 
-        Taught in: notebooks/04_rga.ipynb
+        Taught in: notebooks/00_start_here.ipynb
         """
         return self._shot(person, camera, index, scale, ("labeled", "detected"), changes)
 
