@@ -163,7 +163,7 @@ def train(
         report: called with each row of the history as it is made, for printing or plotting.
 
     Returns:
-        A `TrainResult`. On the CPU the same seed gives the same numbers.
+        A `TrainResult`. On the CPU the same seed and number of threads give the same numbers.
 
     Raises:
         ValueError: fewer identities than P.
