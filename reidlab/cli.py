@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from reidlab.errors import DataError
+from reidlab.files import check_writable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Person re-identification, from data to scores.")
 lessons_app = typer.Typer(no_args_is_help=True, help="Run and refresh the lessons.")
@@ -21,7 +22,7 @@ app.add_typer(lessons_app, name="lessons")
 Root = Annotated[Path, typer.Argument(help="Folder with the data set.")]
 Box = Annotated[str | None, typer.Option(help="labeled or detected; CUHK03 has no default.")]
 Protocol = Annotated[str, typer.Option(help="new (767/700 identities) or classic (20 splits).")]
-Split = Annotated[int, typer.Option(help="Number of the classic split, 0 to 19.")]
+Split = Annotated[int | None, typer.Option(help="Number of the classic split, 0 to 19.")]
 Format = Annotated[str, typer.Option(help="cuhk03, market1501 or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Workers = Annotated[int, typer.Option(help="Processes that read images.")]
@@ -35,8 +36,12 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except (DataError, ValueError, OSError, FloatingPointError) as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            text = (isinstance(error, OSError) and error.strerror) or str(error)
+            typer.echo(f"error: {' '.join(text.split())}", err=True)
             raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo("interrupted: nothing is left half-written; the same command starts again", err=True)
+            raise typer.Exit(130) from None
 
     return guarded
 
@@ -81,7 +86,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Where to write the checkpoint.")] = Path("runs/last.pt"),
     box: Box = None,
     protocol: Protocol = "new",
-    split: Split = 0,
+    split: Split = None,
     data_format: Annotated[str, typer.Option("--format", help="cuhk03, market1501 or folder.")] = "cuhk03",
     preset: Annotated[str, typer.Option(help="Named settings.")] = "laptop",
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, over the preset.")] = None,
@@ -94,6 +99,7 @@ def train(
     from reidlab.training import TrainConfig, parse_settings, save_checkpoint
     from reidlab.training import train as run
 
+    check_writable(out)
     data = open_data(root, data_format, box, protocol, split)
     config = TrainConfig.preset(preset, **parse_settings(settings or []))
     typer.echo(f"{data}\n\n{config}\n")
@@ -111,7 +117,7 @@ def evaluate(
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `reidlab train`.")] = None,
     box: Box = None,
     protocol: Protocol = "new",
-    split: Split = 0,
+    split: Split = None,
     data_format: Annotated[str, typer.Option("--format", help="cuhk03, market1501 or folder.")] = "cuhk03",
     metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
     device: Device = "auto",
@@ -125,6 +131,8 @@ def evaluate(
     from reidlab.results import write_scores
     from reidlab.training import load_checkpoint
 
+    if out:
+        check_writable(out)
     data = open_data(root, data_format, box, protocol, split)
     model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
     start = time.perf_counter()
@@ -178,7 +186,7 @@ def lessons_refresh(
         raise typer.Exit(1)
 
 
-def open_data(root: Path, data_format: str, box: str | None, protocol: str, split: int) -> Any:
+def open_data(root: Path, data_format: str, box: str | None, protocol: str, split: int | None) -> Any:
     """Open a data set by the name of its format.
 
     Raises:
@@ -189,11 +197,11 @@ def open_data(root: Path, data_format: str, box: str | None, protocol: str, spli
     if data_format == "cuhk03":
         if box is None:
             raise ValueError("--box is missing: CUHK03 has labeled and detected boxes, and their scores differ")
-        return CUHK03(root, box=box, protocol=protocol, **({"split": split} if protocol == "classic" else {}))
+        return CUHK03(root, box=box, protocol=protocol, **({} if split is None else {"split": split}))
     if data_format not in ("market1501", "folder"):
         raise ValueError(f"--format {data_format}: expected cuhk03, market1501 or folder")
-    if box is not None:
-        raise ValueError(f"--box {box}: only CUHK03 has box types; leave it out with --format {data_format}")
+    if box is not None or protocol != "new" or split is not None:
+        raise ValueError(f"--box, --protocol and --split are for CUHK03; leave them out with --format {data_format}")
     return {"market1501": Market1501, "folder": FolderDataset}[data_format](root)
 
 

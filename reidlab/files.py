@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -37,7 +38,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ('whole', 1)
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".partial{path.suffix}", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -49,9 +50,37 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files only their owner can read
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, f"{path}: not written, the disk is full; free space and run again") from None
         raise
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Make the folder of a file to be written, and find out now rather than after hours that it cannot be.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: `path` is a folder, or its own folder cannot be made or written; the message names it.
+
+    Example:
+        >>> check_writable(Path(__file__).parent)
+        Traceback (most recent call last):
+        IsADirectoryError: [Errno 21] ...: is a folder, expected a file name
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, f"{path}: is a folder, expected a file name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "not allowed to write there")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(error.errno, f"{path}: cannot be written ({reason}); choose another folder") from None
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> Path:

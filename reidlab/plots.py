@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import wraps
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from reidlab.data.records import Record
 from reidlab.evaluation import Evaluation
+from reidlab.evaluation.ranking import matches_and_junk
 
 STYLE = Path(__file__).with_name("reidlab.mplstyle")
 FRAMES = {  # colour, line style, mark: never colour alone
@@ -146,13 +149,12 @@ def _ranked_list(
     query: Record, gallery: Sequence[Record], distances: np.ndarray, results: int, show_junk: bool
 ) -> list[tuple[int, str]]:
     listed: list[tuple[int, str]] = []
+    labels = (torch.tensor([getattr(record, name) for record in gallery]) for name in ("pid", "camid"))
+    matches, junk = matches_and_junk(torch.tensor(query.pid), torch.tensor(query.camid), *labels)
     for index in np.argsort(distances, kind="stable"):
-        record = gallery[index]
-        same = record.pid == query.pid
-        junk = record.pid == -1 or (same and record.camid == query.camid)
-        if junk and not show_junk:
+        if junk[index] and not show_junk:
             continue
-        listed.append((int(index), "junk" if junk else "right" if same else "wrong"))
+        listed.append((int(index), "junk" if junk[index] else "right" if matches[index] else "wrong"))
         if len(listed) == results:
             break
     return listed
@@ -185,7 +187,7 @@ def cmc(results: Mapping[str, Evaluation], max_rank: int = 20) -> tuple[Figure, 
     if len(rules) != 1:
         raise ValueError(f"got rules {sorted(rules)}; one picture compares rankings under exactly one rule")
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    for marker, (name, result) in zip("os^Dvx", results.items(), strict=False):
+    for marker, (name, result) in zip(cycle("os^Dvx"), results.items(), strict=False):
         curve = result.cmc[:max_rank]
         axes.plot(np.arange(1, len(curve) + 1), curve, marker=marker, markersize=4, label=name)
     axes.set(xlabel="rank k", ylabel="share of queries", ylim=(0, 1.02), title="right match among the first k")
@@ -290,7 +292,7 @@ def image_sizes(sizes: Mapping[str, np.ndarray]) -> tuple[Figure, str]:
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    for marker, (name, values) in zip("os^D", sizes.items(), strict=False):
+    for marker, (name, values) in zip(cycle("os^D"), sizes.items(), strict=False):
         axes.scatter(values[:, 1], values[:, 0], s=14, alpha=0.5, marker=marker, label=name)
     axes.set(xlabel="width (pixels)", ylabel="height (pixels)")
     axes.legend()

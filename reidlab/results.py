@@ -87,15 +87,22 @@ def circumstances() -> dict[str, Any]:
 
     Example:
         >>> sorted(circumstances())
-        ['command', 'date', 'hardware', 'versions']
+        ['command', 'date', 'hardware', 'threads', 'versions']
     """
     found = {package: installed(package) for package in MINIMUM}
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "hardware": hardware(),
+        "threads": _threads(),
         "versions": {"python": sys.version.split()[0], **found},
         "command": os.environ.get(COMMAND_VARIABLE) or _command(),
     }
+
+
+def _threads() -> int | None:
+    """Threads of torch's sums, which decide how they are rounded; None where torch was not used."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else None
 
 
 def _command() -> str:

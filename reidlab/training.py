@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 import os
 import random
@@ -25,22 +26,27 @@ from reidlab.data.transforms import train_transform
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
 from reidlab.models import Baseline
+from reidlab.models.backbones import BACKBONES
 from reidlab.progress import progress
 
 logger = logging.getLogger(__name__)
 
 
-RANGES: dict[str, tuple[float, float]] = {
-    "iterations": (1, np.inf),
-    "learning_rate": (0, np.inf),
-    "warmup": (0, 0.99),
-    "weight_decay": (0, np.inf),
-    "label_smoothing": (0, 0.99),
-    "erasing": (0, 1),
-    "jitter": (0, 1),
-    "seed": (0, 2**32 - 1),
-    "log_every": (1, np.inf),
+RANGES: dict[str, tuple[type, float, float]] = {
+    "iterations": (int, 1, 10**9),
+    "identities_per_batch": (int, 2, 10**6),
+    "images_per_identity": (int, 2, 10**6),
+    "learning_rate": (float, 0, 10**6),
+    "warmup": (float, 0, 0.99),
+    "weight_decay": (float, 0, 10**6),
+    "label_smoothing": (float, 0, 0.99),
+    "margin": (float, 0, 10**6),
+    "erasing": (float, 0, 1),
+    "jitter": (float, 0, 1),
+    "seed": (int, 0, 2**32 - 1),
+    "log_every": (int, 1, 10**9),
 }
+"""Type, smallest and largest value of each number in `TrainConfig`."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,16 @@ class TrainConfig:
     log_every: int = 25
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
+        for name, (kind, low, high) in RANGES.items():
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name}={value}: expected a number from {low} to {high}")
+            if value is None and name == "margin":
+                continue
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
+                what = "whole number" if kind is int else "number"
+                raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone={self.backbone!r}: expected one of {', '.join(BACKBONES)}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
@@ -173,9 +185,7 @@ def train(
     """
     seed_everything(config.seed)
     labels = class_labels(data.train)
-    sampler = PKBatchSampler(
-        [r.pid for r in data.train], config.identities_per_batch, config.images_per_identity, config.seed
-    )
+    sampler = _sampler(config, data)
     model = _new_model(config, len(labels)).to(device, memory_format=torch.channels_last).train()
     dataset = ReIDDataset(
         data.train,
@@ -208,6 +218,17 @@ def train(
                 report(history[-1])
         scheduler.step()
     return TrainResult(model.eval(), config, history, time.perf_counter() - start, config.iterations / len(sampler))
+
+
+def _sampler(config: TrainConfig, data: Splits) -> PKBatchSampler:
+    pids, wanted = [record.pid for record in data.train], config.identities_per_batch
+    there = len(set(pids))
+    if there < wanted:
+        raise ValueError(
+            f"identities_per_batch={wanted}, but the training set has {there} identities; "
+            f"set identities_per_batch to {max(2, there)} or less"
+        )
+    return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed)
 
 
 def _new_model(config: TrainConfig, num_classes: int) -> Baseline:
@@ -265,8 +286,10 @@ def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Spl
         "data": {"dataset": data.name, "box": data.box, "protocol": data.protocol},
         "state_dict": {name: tensor.cpu().contiguous() for name, tensor in result.model.state_dict().items()},
     }
+    buffer = io.BytesIO()  # torch reports a full disk as an internal error; writing bytes says what it is
+    torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
     return Path(path)
 
 
@@ -288,8 +311,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Baseline, dict[str, A
         raise DataError(f"{path}: damaged, or not a checkpoint ({type(error).__name__}); copy it again") from None
     if not isinstance(content, dict) or content.get("format") != "reidlab checkpoint 1":
         raise DataError(f"{path}: not a checkpoint of reidlab train; it lacks the mark 'reidlab checkpoint 1'")
-    model = Baseline(**content["model"])
-    model.load_state_dict(content.pop("state_dict"))
+    try:
+        model = Baseline(**content["model"])
+        model.load_state_dict(content.pop("state_dict"))
+        missing = {"config", "data"} - content.keys()
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        missing = {" ".join(str(error).split())[:200]}
+    if missing:
+        raise DataError(
+            f"{path}: a checkpoint with parts missing or changed ({', '.join(sorted(missing))}); train again"
+        )
     return model.to(memory_format=torch.channels_last).eval(), content
 
 

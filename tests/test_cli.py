@@ -55,7 +55,12 @@ def test_raw_pixels_find_people_of_one_colour(market):
     ("arguments", "message"),
     [
         (["evaluate", "."], "--box is missing"),
-        (["evaluate", ".", "--format", "market1501", "--box", "labeled"], "only CUHK03 has box types"),
+        (
+            ["evaluate", ".", "--format", "market1501", "--box", "labeled"],
+            "--box, --protocol and --split are for CUHK03",
+        ),
+        (["evaluate", ".", "--format", "folder", "--split", "3"], "are for CUHK03"),
+        (["train", ".", "--format", "market1501", "--out", "."], "is a folder, expected a file name"),
         (["evaluate", ".", "--format", "mars"], "expected cuhk03, market1501 or folder"),
         (["evaluate", "no-such-folder", "--box", "labeled"], "no-such-folder"),
         (["train", ".", "--format", "market1501", "--set", "iterations"], "expected NAME=VALUE"),

@@ -84,6 +84,8 @@ def test_features_and_chunks_give_the_same_as_the_whole_matrix():
     generator = torch.Generator().manual_seed(0)
     query, gallery = torch.randn(11, 6, generator=generator), torch.randn(23, 6, generator=generator)
     names = labels([i % 4 for i in range(11)], [i % 5 for i in range(23)], [1] * 11, [2] * 23)
+    with pytest.raises(ValueError, match="chunk_size=0: expected at least 1"):
+        evaluate(query, gallery, chunk_size=0, **names)
     whole = evaluate(query, gallery, **names)
     chunked = evaluate(query, gallery, chunk_size=3, **names)
     assert np.array_equal(whole.average_precision, chunked.average_precision, equal_nan=True)
@@ -119,12 +121,14 @@ def test_queries_without_a_match_are_skipped_and_counted():
         ({"gallery_camids": [1, 1]}, r"never in another camera \(cameras: \[1\]\)"),
         ({"gallery_pids": [7, 8]}, "no identity is in both"),
         ({"rule": "cuhk"}, "rule='cuhk': expected one of market"),
+        ({"max_rank": 0}, "max_rank=0: expected at least 1"),
+        ({"query_pids": [1.7, 2.0]}, "whole numbers"),
     ],
 )
 def test_errors_say_what_to_do(change, message):
     names = labels([1, 2], [1, 2], [1, 1], [2, 2])
     with pytest.raises(ValueError, match=message):
-        evaluate_distances(torch.rand(2, 2), **{**names, **change})
+        evaluate_distances(np.random.default_rng(0).random((2, 2)), **{**names, **change})
 
 
 def test_nan_distances_are_refused():

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from reidlab.files import atomic_path, write_json
+from reidlab.files import atomic_path, check_writable, write_json
 from reidlab.progress import progress
 
 
@@ -19,6 +19,14 @@ def test_temporary_file_keeps_the_suffix_and_the_folder_is_made(tmp_path):
     with atomic_path(tmp_path / "new" / "a.tar.gz") as temporary:
         assert temporary.suffix == ".gz"
     assert (tmp_path / "new" / "a.tar.gz").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(IsADirectoryError, match="is a folder, expected a file name"):
+        check_writable(tmp_path)
+    with pytest.raises(OSError, match=r"file/a\.json: cannot be written .*choose another folder"):
+        write_json(tmp_path / "file" / "a.json", {})
 
 
 def test_json_refuses_nan(tmp_path):

@@ -196,7 +196,7 @@ def test_executing_in_this_process(tmp_path, monkeypatch):
     )
     job = {"notebook": str(notebook), "output": str(tmp_path / "o.ipynb"), "page": str(tmp_path / "o.html")}
     (tmp_path / "job.json").write_text(json.dumps({**job, "parameters": {"SEED": 1}, "timeout": 60}))
-    monkeypatch.setattr(execute, "_leave_with_parent", lambda: None)
+    monkeypatch.setattr(execute, "end_with_parent", lambda end: None)
     monkeypatch.delenv("MPLBACKEND", raising=False)
     assert execute.main(str(tmp_path / "job.json")) == 1
     assert "ZeroDivisionError" in json.loads((tmp_path / "report.json").read_text())["message"]

@@ -47,6 +47,8 @@ def test_cmc_draws_every_result_and_refuses_mixed_rules():
     figure, text = plots.cmc({"ours": result})
     assert "ours: 0.0% at rank 1, 100.0% at rank 10" in text
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.0, 1.0]
+    many, _ = plots.cmc({str(number): result for number in range(8)})
+    assert len(many.axes[0].lines) == 8
     with pytest.raises(ValueError, match="exactly one rule"):
         plots.cmc({})
 

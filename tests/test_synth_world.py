@@ -239,17 +239,32 @@ def test_parent_that_is_a_file(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9 is a POSIX thing")
-def test_killed_writer_leaves_nothing_behind_for_long(tmp_path, quick_fill, monkeypatch):
-    script = f"from reidlab.synth import World; World(60).write({str(tmp_path / 'w')!r}, jobs=1)"
+def group_is_gone(group: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups and kill -9 are POSIX")
+@pytest.mark.parametrize(("jobs", "ending"), [(1, signal.SIGKILL), (2, signal.SIGKILL), (2, signal.SIGTERM)])
+def test_ended_writer_leaves_no_process_and_the_next_run_no_rest(tmp_path, quick_fill, jobs, ending):
+    script = f"from reidlab.synth import World; World(60).write({str(tmp_path / 'w')!r}, jobs={jobs})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(writer.__file__).parents[2]), *sys.path])}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
     deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".w-*.partial/cuhk03_release/*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".w-*.partial/cuhk03_release/.*")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    time.sleep(1.0)  # until the drawing processes are at work
+    process.send_signal(ending)
     process.wait()
+    assert group_is_gone(process.pid, seconds=15)
     assert not (tmp_path / "w").exists()
-    assert list(tmp_path.glob(".w-*.partial"))
+    assert bool(list(tmp_path.glob(".w-*.partial"))) == (ending == signal.SIGKILL)
     World(60).write(tmp_path / "w")
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
 

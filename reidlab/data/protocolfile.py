@@ -189,6 +189,8 @@ def _names_problem(protocol: NewProtocol) -> str | None:
     bad = []
     for name, label, camid in zip(protocol.names, protocol.labels.tolist(), protocol.camids.tolist(), strict=True):
         try:
+            if "/" in name or "\\" in name:
+                raise DataError(f"{name}: a path, expected a bare name")
             pair, identity, view, _ = parse_image_name(name)
         except DataError:
             bad.append(repr(name))

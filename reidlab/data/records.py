@@ -54,10 +54,13 @@ class FolderSource:
         try:
             with Image.open(path) as image:
                 if image.mode != "RGB":
-                    raise DataError(
-                        f"{path}: got an image of mode {image.mode}, expected 8-bit RGB; "
-                        'convert it once, for example with PIL: Image.open(p).convert("RGB").save(p)'
+                    deep = image.mode[0] in "IF"
+                    remedy = (
+                        "scale its values to 0 … 255 first (16 bits: divide by 256), then save it as RGB in a new file"
+                        if deep
+                        else 'convert a copy, for example with PIL: Image.open(p).convert("RGB").save(new)'
                     )
+                    raise DataError(f"{path}: got an image of mode {image.mode}, expected 8-bit RGB; {remedy}")
                 return np.asarray(image)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such image; is {self.root} the folder that holds it?") from None

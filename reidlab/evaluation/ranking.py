@@ -24,7 +24,7 @@ class Evaluation:
         metric: the distance the ranking used.
         cmc: (R,) share of valid queries with a right match among the first 1 … R results, in [0, 1].
         average_precision: (Q,) step sum per query, in [0, 1]; NaN for queries without a valid match.
-        average_precision_trapezoid: (Q,) the same by the trapezoid formula, always the lower of the two.
+        average_precision_trapezoid: (Q,) the same by the trapezoid formula, never the higher of the two.
         num_queries: Q.
 
     Taught in: notebooks/00_start_here.ipynb
@@ -128,6 +128,8 @@ def evaluate(
     """
     labels = _Labels(query_pids, gallery_pids, query_camids, gallery_camids)
     labels.check(len(query_features), len(gallery_features))
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size={chunk_size}: expected at least 1")
     chunks = (
         pairwise(query_features[start : start + chunk_size], gallery_features, metric)
         for start in range(0, len(query_features), chunk_size)
@@ -136,7 +138,7 @@ def evaluate(
 
 
 def evaluate_distances(
-    distmat: Tensor,
+    distmat: Tensor | np.ndarray,
     *,
     query_pids: Labels,
     gallery_pids: Labels,
@@ -159,6 +161,7 @@ def evaluate_distances(
 
     Taught in: notebooks/00_start_here.ipynb
     """
+    distmat = torch.as_tensor(distmat)
     if distmat.ndim != 2 or torch.isnan(distmat).any():
         raise ValueError(f"distmat: got shape {tuple(distmat.shape)}, expected (Q, G) without NaN")
     labels = _Labels(query_pids, gallery_pids, query_camids, gallery_camids)
@@ -166,11 +169,41 @@ def evaluate_distances(
     return _score([distmat], labels, metric, rule, max_rank)
 
 
+def matches_and_junk(
+    query_pids: Tensor, query_camids: Tensor, gallery_pids: Tensor, gallery_camids: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tell for the market rule which gallery images are right, and which do not count at all.
+
+    Args:
+        query_pids, query_camids: identities and cameras of queries, in a shape that broadcasts with the others.
+        gallery_pids, gallery_camids: identities and cameras of gallery images.
+
+    Returns:
+        Two boolean tensors: right matches (same identity, other camera), and junk (same identity and same
+        camera, or identity -1).
+
+    Example:
+        >>> matches, junk = matches_and_junk(
+        ...     torch.tensor(4), torch.tensor(1), torch.tensor([4, 9, 4, -1]), torch.tensor([1, 1, 2, 2]))
+        >>> matches.tolist(), junk.tolist()
+        ([False, False, True, False], [True, False, False, True])
+
+    Source: Zheng et al. 2015.
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    same_person = gallery_pids == query_pids
+    junk = (same_person & (gallery_camids == query_camids)) | (gallery_pids == -1)
+    return same_person & ~junk, junk
+
+
 class _Labels:
     """The four label vectors as tensors."""
 
     def __init__(self, query_pids: Labels, gallery_pids: Labels, query_camids: Labels, gallery_camids: Labels):
-        as_tensor = [torch.as_tensor(v).cpu().long() for v in (query_pids, gallery_pids, query_camids, gallery_camids)]
+        as_tensor = [torch.as_tensor(v).cpu() for v in (query_pids, gallery_pids, query_camids, gallery_camids)]
+        if any(v.is_floating_point() and (v != v.round()).any() for v in as_tensor):
+            raise ValueError("pids and camids are whole numbers; got fractions among them")
+        as_tensor = [v.long() for v in as_tensor]
         self.query_pids, self.gallery_pids, self.query_camids, self.gallery_camids = as_tensor
 
     def check(self, num_queries: int, num_gallery: int) -> None:
@@ -188,6 +221,8 @@ class _Labels:
 def _score(chunks, labels: _Labels, metric: str, rule: str, max_rank: int) -> Evaluation:
     if rule not in RULES:
         raise ValueError(f"rule={rule!r}: expected one of {', '.join(RULES)}")
+    if max_rank < 1:
+        raise ValueError(f"max_rank={max_rank}: expected at least 1")
     max_rank = min(max_rank, len(labels.gallery_pids))
     step, trapezoid, first_hits, start = [], [], [], 0
     for distances in chunks:
@@ -214,10 +249,9 @@ def _score(chunks, labels: _Labels, metric: str, rule: str, max_rank: int) -> Ev
 def _ranked_matches(distances: Tensor, labels: _Labels, rows: slice) -> tuple[Tensor, Tensor]:
     """Sort each row; return which results are right and which count at all, both (q, G), nearest first."""
     order = distances.argsort(dim=1, stable=True)
-    pids, camids = labels.gallery_pids[order], labels.gallery_camids[order]
-    same_person = pids == labels.query_pids[rows, None]
-    junk = (same_person & (camids == labels.query_camids[rows, None])) | (pids == -1)
-    return same_person & ~junk, ~junk
+    gallery = labels.gallery_pids[order], labels.gallery_camids[order]
+    matches, junk = matches_and_junk(labels.query_pids[rows, None], labels.query_camids[rows, None], *gallery)
+    return matches, ~junk
 
 
 def _average_precision(matches: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,12 +7,11 @@ import os
 import re
 import signal
 import sys
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from reidlab.files import write_json
+from reidlab.signals import end_with_parent
 
 
 def execute(job: dict[str, Any]) -> str | None:
@@ -56,19 +55,6 @@ def _first_line(text: str) -> str:
     return lines[0][:300] if lines else "no message"
 
 
-def _leave_with_parent() -> None:
-    """End this process, and by that its kernel, when the runner was killed and nobody waits any more."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()
-
-
 def main(path: str) -> int:
     """Read a job, run it, write `report.json` beside it.
 
@@ -78,7 +64,8 @@ def main(path: str) -> int:
     Returns:
         0 if every cell ran, 1 otherwise.
     """
-    _leave_with_parent()
+    # when the runner was killed, end this process and with it its kernel
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     message = execute(json.loads(Path(path).read_text(encoding="utf-8")))
     write_json(Path(path).with_name("report.json"), {"message": message})
     return 0 if message is None else 1

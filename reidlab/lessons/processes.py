@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shlex
@@ -20,6 +19,7 @@ from reidlab.files import write_json
 from reidlab.lessons.results import FOLDER_VARIABLE
 from reidlab.lessons.summary import LessonResult
 from reidlab.results import COMMAND_VARIABLE
+from reidlab.signals import termination_as_interrupt
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -56,7 +56,7 @@ def run_all(waiting: Sequence[Job], out: Path, jobs: int, html: bool) -> Iterato
     running: list[Job] = []
     waiting = list(waiting)
     try:
-        with _termination_as_interrupt():
+        with termination_as_interrupt():
             while waiting or running:
                 while waiting and len(running) < jobs:
                     running.append(waiting.pop(0))
@@ -174,24 +174,6 @@ def _end(jobs: list[Job]) -> None:
             except subprocess.TimeoutExpired:
                 job.process.kill()  # its kernel sees that the parent is gone
                 job.process.wait()
-
-
-@contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Treat a job queue's request to end like Ctrl-C, so that clean-up runs; only possible in the main thread."""
-
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _parameters_line(values: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ from reidlab.data.names import BOXES
 from reidlab.errors import DataError
 from reidlab.files import write_json
 from reidlab.progress import progress
+from reidlab.signals import end_with_parent, termination_as_interrupt
 from reidlab.synth.truth import TruthWriter
 from reidlab.synth.world import World
 
@@ -40,8 +41,8 @@ _worker_world: World | None = None
 
 def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
     """Write `world` to `root`; see `World.write`."""
-    if jobs is None:
-        jobs = min(os.cpu_count() or 1, 64)
+    if jobs is None:  # starting processes takes longer than drawing a few people
+        jobs = min(os.cpu_count() or 1, 64) if world.num_identities > 50 else 1
     if isinstance(jobs, bool) or not isinstance(jobs, (int, np.integer)) or not 1 <= jobs <= 64:
         raise ValueError(f"got jobs={jobs!r}, expected a whole number 1..64, or None")
     root = root.absolute()
@@ -55,7 +56,8 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
     except OSError as error:
         raise _explain(error, root) from error
     try:
-        _fill(world, partial, int(jobs), root.name)
+        with termination_as_interrupt():
+            _fill(world, partial, int(jobs), root.name)
         if not _is_there(root, world.key):  # another process may have been quicker
             _swap(partial, root)
     except OSError as error:
@@ -75,7 +77,8 @@ def _check_room(world: World, root: Path) -> None:
 
 def _explain(error: OSError, root: Path) -> OSError:
     reason = error.strerror or str(error)
-    message = f"cannot write the world to {root} ({reason}); free space or choose another folder"
+    remedy = "free space or choose another folder" if error.errno == errno.ENOSPC else "choose another folder"
+    message = f"cannot write the world to {root} ({reason}); {remedy}"
     return OSError(message) if error.errno is None else type(error)(error.errno, message)
 
 
@@ -175,6 +178,7 @@ def _slim(shot) -> dict:
 def _start_worker(num_identities: int, seed: int) -> None:
     global _worker_world
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
+    end_with_parent(lambda: os._exit(1))
     _worker_world = World(num_identities, seed)
 
 

@@ -1,0 +1,53 @@
+"""Processes that end when they should: on a request to end, and with the process that started them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Treat a job queue's request to end (SIGTERM) like Ctrl-C, so that clean-up runs.
+
+    Only the main thread can choose how signals are taken; elsewhere this does nothing.
+
+    Example:
+        >>> try:
+        ...     with termination_as_interrupt():
+        ...         signal.raise_signal(signal.SIGTERM)
+        ... except KeyboardInterrupt:
+        ...     print("cleaned up")
+        cleaned up
+    """
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_with_parent(end: Callable[[], None]) -> None:
+    """Call `end` once the process that started this one is gone and nobody waits any more (POSIX only)."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        end()
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True).start()
