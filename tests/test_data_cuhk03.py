@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from data_files import (
     MISSING,
     NUM_TRAIN,
@@ -350,3 +351,14 @@ def test_a_test_set_of_people_who_are_not_there(tmp_path: Path) -> None:
         file[file["testsets"][0, 1]][...] = [[1, 4], [3, 1]]  # a row of pairs, a row of identities
     with pytest.raises(DataError, match=r"set 1 names \(pair, identity\) that are not there: \(4, 1\)"):
         CUHK03(tmp_path, box="labeled", protocol="classic", split=1)
+
+
+@pytest.mark.parametrize("name", ["../../1_001_1_01.png", "..\\1_001_1_01.png", "/1_001_1_01.png"])
+def test_a_protocol_cannot_lead_out_of_the_data(tmp_path: Path, name: str) -> None:
+    root = make_root(tmp_path)
+    path = root / "cuhk03_new_protocol_config_labeled.mat"
+    content = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+    content["filelist"][0, 0] = np.array([name])
+    scipy.io.savemat(path, content)
+    with pytest.raises(DataError, match=r"labeled\.mat: 1 names are not of the form"):
+        CUHK03(root, box="labeled")
