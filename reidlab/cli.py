@@ -36,7 +36,8 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except (DataError, ValueError, OSError, FloatingPointError) as error:
-            text = (isinstance(error, OSError) and error.strerror) or str(error)
+            own = isinstance(error, OSError) and error.strerror and error.filename is None  # our text, less "[Errno N]"
+            text = error.strerror if own else str(error)
             typer.echo(f"error: {' '.join(text.split())}", err=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
@@ -107,7 +108,7 @@ def train(
     result = run(config, data, device=where, workers=workers, report=_print_row)
     save_checkpoint(out, result, data)
     typer.echo(f"trained {result.epochs:.1f} epochs in {result.seconds:.0f} s; checkpoint: {out}")
-    typer.echo(f"{_title(data)}: {evaluate_model(result.model, data, device=where, workers=workers)}")
+    typer.echo(f"{data.title}: {evaluate_model(result.model, data, device=where, workers=workers)}")
 
 
 @app.command()
@@ -138,7 +139,7 @@ def evaluate(
     start = time.perf_counter()
     result = evaluate_model(model, data, metric=metric, device=str(find_device(device)), workers=workers)
     name = str(checkpoint) if checkpoint else "raw pixels (no --checkpoint given)"
-    typer.echo(f"{_title(data)}, {name}: {result}")
+    typer.echo(f"{data.title}, {name}: {result}")
     if out:
         seeds = [meta["config"]["seed"]] if meta else []
         write_scores(out, result, data, seeds=seeds, seconds=time.perf_counter() - start, model=name)
@@ -221,7 +222,3 @@ def _print_row(row: dict[str, float]) -> None:
     )
     typer.echo(f"iteration {row['iteration']:>6.0f}  {terms}  learning rate {row['learning_rate']:.2e}")
     sys.stdout.flush()
-
-
-def _title(data: Any) -> str:
-    return f"{data.name}, {data.box} boxes, {data.protocol} protocol"

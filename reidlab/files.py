@@ -46,15 +46,25 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes files only their owner can read
+        temporary.chmod(usual_mode(0o666))  # mkstemp makes files only their owner can read
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, f"{path}: not written, the disk is full; free space and run again") from None
         raise
+
+
+def usual_mode(mode: int) -> int:
+    """Return the permissions that a new file (0o666) or folder (0o777) gets from this process.
+
+    Example:
+        >>> usual_mode(0o666) & 0o400 == 0o400
+        True
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    return mode & ~umask
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -72,7 +72,7 @@ def check_comparable(records: Sequence[dict[str, Any]]) -> None:
         Traceback (most recent call last):
         ValueError: these scores cannot be compared: protocol is 'classic (split 0)' in one and 'new' in another
 
-    Taught in: notebooks/00_start_here.ipynb
+    Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
     for key in MUST_AGREE:
         values = sorted({str(record.get(key)) for record in records})

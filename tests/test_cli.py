@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -92,3 +93,12 @@ def test_world_is_written_and_then_found(tmp_path, tiny_world):
 def test_the_module_runs_as_a_command():
     done = subprocess.run([sys.executable, "-m", "reidlab", "--help"], capture_output=True, text=True, check=True)
     assert all(name in done.stdout for name in ("world", "check", "train", "evaluate", "lessons"))
+
+
+def test_a_system_error_keeps_the_name_of_the_file(market, monkeypatch):
+    def refuse(root):
+        raise PermissionError(errno.EACCES, "Permission denied", "people.png")
+
+    monkeypatch.setattr("reidlab.data.Market1501", refuse)
+    result = run("evaluate", market, "--format", "market1501")
+    assert result.exit_code == 1 and "people.png" in result.stderr

@@ -129,8 +129,13 @@ class Splits:
     query: Sequence[Record] = field(repr=False)
     gallery: Sequence[Record] = field(repr=False)
 
+    @property
+    def title(self) -> str:
+        """What every score made on this data is printed with: data set, box type, protocol."""
+        return f"{self.name}, {self.box} boxes, {self.protocol} protocol"
+
     def __str__(self) -> str:
-        lines = [f"{self.name}, {self.box} boxes, {self.protocol} protocol", "part      identities  images  cameras"]
+        lines = [self.title, "part      identities  images  cameras"]
         for part in ("train", "query", "gallery"):
             records = getattr(self, part)
             pids, camids = {r.pid for r in records}, {r.camid for r in records}

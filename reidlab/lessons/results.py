@@ -10,10 +10,10 @@ from typing import Any
 
 from reidlab.files import write_json
 from reidlab.lessons.contents import notebooks_folder
-from reidlab.results import circumstances, plain
+from reidlab.results import MUST_AGREE, circumstances, plain
 
 FOLDER_VARIABLE = "REIDLAB_RESULTS_DIR"
-NEEDED_WITH_SCORES = ("dataset", "box", "protocol", "rule", "metric", "ap_formula", "seeds")
+NEEDED_WITH_SCORES = (*MUST_AGREE, "seeds")
 
 
 def write(lesson: str, **values: Any) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
 from reidlab.data.names import BOXES
 from reidlab.errors import DataError
-from reidlab.files import write_json
+from reidlab.files import usual_mode, write_json
 from reidlab.progress import progress
 from reidlab.signals import end_with_parent, termination_as_interrupt
 from reidlab.synth.truth import TruthWriter
@@ -120,9 +120,7 @@ def _sweep(root: Path) -> None:
 
 def _swap(partial: Path, root: Path) -> None:
     """Put the finished folder in its place; an older world steps aside and goes."""
-    umask = os.umask(0)
-    os.umask(umask)
-    partial.chmod(0o777 & ~umask)  # mkdtemp lets only the owner in
+    partial.chmod(usual_mode(0o777))  # mkdtemp lets only the owner in
     if root.exists() and any(root.iterdir()):
         aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
         root.replace(aside / "old")
