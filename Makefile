@@ -13,7 +13,7 @@ RUN   := $(BIN)/python -m reidlab lessons run --jobs $(JOBS)
 # one thread for each worker: two workers with all threads each are slower than one
 PYTEST := env -u MPLBACKEND OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
-.PHONY: help env lessons test unit strict smoke cuhk03 lab refresh lint clean
+.PHONY: help env lessons test unit strict smoke cuhk03 lab refresh weights lint clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -65,6 +65,9 @@ lab: $(STAMP) ## open JupyterLab on this computer only, at lesson 00
 refresh: $(STAMP) ## execute the committed notebooks in place
 	@$(BIN)/python -m reidlab world $(SMALL) --size small
 	@$(BIN)/python -m reidlab lessons refresh
+
+weights: $(STAMP) ## make the shipped weights again, from drawn people alone (about an hour on two cores)
+	@$(BIN)/python -m reidlab weights --record results/walkers_small_weights.json
 
 lint: $(STAMP) ## check style and spelling
 	@echo "== style and spelling"

@@ -70,6 +70,36 @@ def world(
 
 @app.command()
 @_one_line_errors
+def weights(
+    out: Annotated[Path | None, typer.Option(help="The weights file; the package's own if not given.")] = None,
+    data: Annotated[Path, typer.Option(help="Folder for the crops to train on, 3 GB.")] = Path("build/streets"),
+    walkers: Annotated[Path, typer.Option(help="World to measure on; written if needed.")] = Path("data/walkers-small"),
+    record: Annotated[Path | None, typer.Option(help="JSON file for recipe and scores.")] = None,
+    people: Annotated[int | None, typer.Option(help="How many strangers to draw, a multiple of 40.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, over the preset street.")] = None,
+) -> None:
+    """Make the weights of Baseline.pretrained() again, from drawn people alone: about an hour on two cores."""
+    from reidlab.files import write_json
+    from reidlab.models import Baseline
+    from reidlab.models.weights import WEIGHTS
+    from reidlab.pretraining import PEOPLE, make_weights, measure
+    from reidlab.synth import World
+    from reidlab.training import TrainConfig, parse_settings
+
+    out = out or WEIGHTS
+    check_writable(out)
+    config = TrainConfig.preset("street", **parse_settings(settings or []))
+    recipe = make_weights(config, data, out, people or PEOPLE, report=_print_row)
+    scores = measure(Baseline.pretrained(path=out), data, World.preset("small").write(walkers))
+    for row in scores:
+        typer.echo(f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}")
+    if record:
+        write_json(record, {"recipe": recipe, "scores": scores})
+    typer.echo(f"weights: {out}")
+
+
+@app.command()
+@_one_line_errors
 def check(root: Root) -> None:
     """Check the files of CUHK03, or of a world: what is there, what is wrong, what to do."""
     from reidlab.data import check as check_files

@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from reidlab.features import evaluate_model, extract_features
 from reidlab.models import Baseline
 from reidlab.results import score_record
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
+from reidlab.training.loop import _Average, _inputs, _sampler
 
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
+STREET = TrainConfig.preset(
+    "street", iterations=4, log_every=2, identities_per_batch=4, images_per_identity=2, warmup=0.5
+)
 
 
 class Colours:
@@ -75,6 +80,93 @@ def test_images_read_in_a_worker_train_as_well(colours):
     assert train(SMOKE, colours, workers=1).history[-1]["iteration"] == 6
 
 
+def same_weights(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("config", [STREET, dataclasses.replace(SMOKE, precision="bfloat16")])
+def test_half_precision_trains_float32_weights_and_repeats_itself(colours, config):
+    first, again = train(config, colours), train(config, colours)
+    assert first.history == again.history and same_weights(first.model, again.model)
+    assert all(np.isfinite(list(row.values())).all() for row in first.history)
+    assert {p.dtype for p in first.model.parameters()} == {torch.float32}
+    full = train(dataclasses.replace(config, precision="float32"), colours)
+    assert full.history != first.history
+    assert full.history[0]["cross_entropy"] == pytest.approx(first.history[0]["cross_entropy"], abs=0.2)
+
+
+def test_only_the_backbone_computes_in_half_precision():
+    model = Baseline(3)
+    seen = {}
+    model.backbone.register_forward_hook(lambda module, inputs, output: seen.update(maps=output.dtype))
+    outputs = model(torch.rand(4, 3, 128, 64), torch.bfloat16)
+    assert seen == {"maps": torch.bfloat16}
+    assert {tensor.dtype for tensor in outputs.values()} == {torch.float32}
+
+
+def test_batches_of_the_street_are_the_same_with_a_worker(colours):
+    one, other = train(STREET, colours), train(STREET, colours, workers=1)
+    assert one.history == other.history and same_weights(one.model, other.model)
+
+
+@pytest.mark.parametrize(("stored", "kept"), [((144, 72), 0), ((64, 32), 8)])
+def test_the_street_gets_stored_pixels_and_keeps_only_what_was_resized(colours, stored, kept):
+    class Noise:
+        def load(self, name):
+            return np.random.default_rng(int(name)).integers(0, 255, (*stored, 3), np.uint8)
+
+    train_part = [Record(str(i), i // 2, 1, Noise()) for i in range(8)]
+    data = dataclasses.replace(colours, train=train_part)
+    loader, augment = _inputs(STREET, data, Baseline(4), _sampler(STREET, data), workers=0)
+    images = loader.dataset[3][0]
+    assert images.dtype == torch.uint8 and images.shape == (3, 144, 72)
+    if not kept:
+        assert np.array_equal(images.permute(1, 2, 0).numpy(), Noise().load("3"))
+    batch = next(iter(loader))[0]
+    assert augment(batch).shape == (8, 3, 128, 64)
+    assert len(loader.dataset._cache) == kept
+
+
+def test_the_erasing_of_the_settings_reaches_the_street(colours):
+    def erasing(**changes):
+        config = dataclasses.replace(STREET, **changes)
+        return _inputs(config, colours, Baseline(6), _sampler(config, colours), workers=0)[1].erasing
+
+    assert erasing() == 0.5 and erasing(erasing=0.0) == 0.0
+
+
+def test_the_average_is_that_of_a_naive_loop():
+    torch.manual_seed(0)
+    model = Baseline(2)
+    average, decay = _Average(model, 0.5), 0.5
+    name = "backbone.stem.0.weight"
+    expected = model.state_dict()[name].clone()
+    for i in range(12):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+            model(torch.rand(2, 3, 128, 64))
+        now = min(decay, (1 + i) / (10 + i))
+        expected = now * expected + (1 - now) * model.state_dict()[name]
+        average.update(model)
+    assert torch.allclose(average.model.state_dict()[name], expected, atol=1e-5)
+    assert average.model.neck.num_batches_tracked == 12
+    assert not torch.equal(average.model.neck.running_mean, model.neck.running_mean)
+
+
+def test_an_average_is_returned_and_does_not_disturb_the_training(colours, trained):
+    averaged = train(dataclasses.replace(SMOKE, average=0.9), colours)
+    assert averaged.history == trained.history
+    assert not same_weights(averaged.model, trained.model)
+    assert not averaged.model.training
+
+
+def test_long_gradients_are_shortened(colours, trained):
+    assert train(dataclasses.replace(SMOKE, clip=1e6), colours).history == trained.history
+    assert train(dataclasses.replace(SMOKE, clip=1e-6), colours).history != trained.history
+
+
 def test_checkpoint_brings_back_the_same_features(tmp_path, colours, trained):
     path = save_checkpoint(tmp_path / "deep" / "last.pt", trained, colours)
     model, meta = load_checkpoint(path)
@@ -82,6 +174,16 @@ def test_checkpoint_brings_back_the_same_features(tmp_path, colours, trained):
     assert torch.equal(before, after)
     assert meta["data"] == {"dataset": "colours", "box": "as given", "protocol": "halves"}
     assert meta["config"]["iterations"] == 6
+
+
+def test_checkpoints_from_before_the_mirror_image_still_load(tmp_path, colours, trained):
+    path = save_checkpoint(tmp_path / "last.pt", trained, colours)
+    content = torch.load(path, weights_only=True)
+    del content["model"]["flip"]
+    torch.save(content, path)
+    model, _ = load_checkpoint(path)
+    assert model.flip is False
+    assert same_weights(model, trained.model)
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "foreign", "mark only", "a tensor less", "other arguments"])
@@ -108,9 +210,12 @@ def test_damaged_checkpoints_give_one_clear_error(tmp_path, colours, trained, da
         load_checkpoint(tmp_path / "absent.pt")
 
 
-def test_an_exploding_loss_stops_the_run(colours):
+@pytest.mark.parametrize("preset", ["smoke", "street"])
+def test_an_exploding_loss_stops_the_run(colours, preset):
+    small = {"identities_per_batch": 4, "images_per_identity": 2}
+    config = TrainConfig.preset(preset, **small, iterations=30, learning_rate=1e6, warmup=0.0, weight_decay=1e6)
     with pytest.raises(FloatingPointError, match=r"iteration \d+: .*lower learning_rate"):
-        train(TrainConfig.preset("smoke", iterations=30, learning_rate=1e6, warmup=0.0, weight_decay=1e6), colours)
+        train(config, colours)
 
 
 def test_a_full_disk_is_named_and_leaves_no_checkpoint(tmp_path, colours, trained, monkeypatch):
@@ -134,6 +239,10 @@ def test_a_full_disk_is_named_and_leaves_no_checkpoint(tmp_path, colours, traine
         ({"images_per_identity": 1}, "images_per_identity=1: expected a whole number from 2"),
         ({"backbone": "foo"}, "expected one of small, resnet50"),
         ({"erasing": "much"}, "erasing='much'"),
+        ({"augmentation": "strong"}, "augmentation='strong': expected one of light, street"),
+        ({"precision": "float16"}, "precision='float16': expected one of float32, bfloat16"),
+        ({"average": 1.0}, r"average=1\.0: expected a number from 0 to 0\.99999"),
+        ({"clip": -1}, "clip=-1: expected a number from 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):

@@ -59,6 +59,8 @@ class PKBatchSampler(Sampler[list[int]]):
         num_identities: P, at least 2.
         images_per_identity: K, at least 2.
         seed: any integer ≥ 0.
+        camids: camera of each training image; given, an identity's images are drawn from different cameras, and
+            from one camera twice only when K exceeds their number.
 
     Raises:
         ValueError: P or K below 2, or more identities asked for than there are.
@@ -75,7 +77,14 @@ class PKBatchSampler(Sampler[list[int]]):
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
 
-    def __init__(self, pids: Sequence[int], num_identities: int, images_per_identity: int, seed: int = 0):
+    def __init__(
+        self,
+        pids: Sequence[int],
+        num_identities: int,
+        images_per_identity: int,
+        seed: int = 0,
+        camids: Sequence[int] | None = None,
+    ):
         if num_identities < 2 or images_per_identity < 2:
             raise ValueError(
                 f"got P={num_identities}, K={images_per_identity}; a triplet needs P ≥ 2 identities and K ≥ 2 images"
@@ -88,6 +97,7 @@ class PKBatchSampler(Sampler[list[int]]):
                 f"got P={num_identities}, but the training set has {len(self.indices)} identities; lower P to that"
             )
         self.num_identities, self.images_per_identity = num_identities, images_per_identity
+        self.camids = None if camids is None else np.asarray(camids)
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -112,9 +122,16 @@ class PKBatchSampler(Sampler[list[int]]):
 
     def _draw(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         short = self.images_per_identity - len(images)
+        if short <= 0 and self.camids is not None:
+            return self._from_different_cameras(rng.permutation(images))
         if short <= 0:
             return rng.choice(images, self.images_per_identity, replace=False)
         return np.concatenate([rng.permutation(images), rng.choice(images, short, replace=True)])
+
+    def _from_different_cameras(self, shuffled: np.ndarray) -> np.ndarray:
+        cameras = self.camids[shuffled]
+        turn = np.array([(cameras[:i] == camera).sum() for i, camera in enumerate(cameras)])  # 0 = its camera's first
+        return shuffled[np.argsort(turn, kind="stable")[: self.images_per_identity]]
 
     def coverage(self, epochs: int = 1) -> Coverage:
         """Count what the first `epochs` epochs draw."""

@@ -14,6 +14,8 @@ from reidlab.errors import DataError
 
 RESNET50_TENSORS = 265
 """Tensors of a ResNet-50 without classifier and without batch norm's batch counters."""
+BATCH_COUNTER = "num_batches_tracked"
+"""How the names of batch norm's counters end; they change nothing in a network that is evaluated."""
 
 
 class InstanceBatchNorm(nn.Module):
@@ -70,6 +72,10 @@ class SmallBackbone(nn.Module):
 
     Args:
         widths: channels of the stem and of the three stages.
+        blocks: residual blocks in each stage, ≥ 1.
+
+    Raises:
+        ValueError: not three stages, or a stage without a block.
 
     Example:
         >>> SmallBackbone()(torch.zeros(1, 3, 128, 64)).shape
@@ -80,18 +86,24 @@ class SmallBackbone(nn.Module):
 
     height, width = 128, 64
 
-    def __init__(self, widths: tuple[int, int, int, int] = (32, 64, 128, 256)):
+    def __init__(
+        self, widths: tuple[int, int, int, int] = (32, 64, 128, 256), blocks: tuple[int, int, int] = (1, 1, 1)
+    ):
         super().__init__()
+        if len(widths) != 4 or len(blocks) != 3 or min(blocks) < 1:
+            raise ValueError(f"got widths={widths}, blocks={blocks}: expected 4 widths and 3 numbers of blocks ≥ 1")
         stem, *stages = widths
         self.stem = nn.Sequential(
             nn.Conv2d(3, stem, 5, 2, 2, bias=False), InstanceBatchNorm(stem), nn.ReLU(), nn.MaxPool2d(2)
         )
         norms: list[Callable[[int], nn.Module]] = [InstanceBatchNorm, InstanceBatchNorm, nn.BatchNorm2d]
-        strides = (1, 2, 2)
-        inputs = [stem, *stages[:-1]]
-        self.stages = nn.Sequential(
-            *(_ResidualBlock(i, o, s, n) for i, o, s, n in zip(inputs, stages, strides, norms, strict=True))
-        )
+        layers: list[nn.Module] = []
+        channels = stem
+        for width, stride, norm, number in zip(stages, (1, 2, 2), norms, blocks, strict=True):
+            layers.append(_ResidualBlock(channels, width, stride, norm))
+            layers += [_ResidualBlock(width, width, 1, norm) for _ in range(number - 1)]
+            channels = width
+        self.stages = nn.Sequential(*layers)
         self.channels = stages[-1]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -160,16 +172,33 @@ def load_resnet50_weights(backbone: nn.Module, weights: str | os.PathLike[str]) 
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     own = backbone.state_dict()
-    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    differences = state_differences(state, own)
+    if differences:
+        raise DataError(f"{weights}: not the weights of a ResNet-50: {differences}; nothing was loaded")
+    backbone.load_state_dict({**own, **state})
+    return sum(not name.endswith(BATCH_COUNTER) for name in own)
+
+
+def state_differences(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """Say which tensors of a file do not fit a network; an empty text if all do.
+
+    Args:
+        state: tensors of the file by name.
+        own: tensors of the network; batch norm's batch counters may be lacking in `state`.
+
+    Example:
+        >>> state_differences({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3), "c": torch.zeros(1)})
+        "1 tensors missing, 1 unknown, 1 of another shape, first ['c', 'b', 'a']"
+    """
+    needed = {name for name in own if not name.endswith(BATCH_COUNTER)}
     missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - own.keys())
     wrong = sorted(name for name in needed & state.keys() if state[name].shape != own[name].shape)
-    if missing or unknown or wrong:
-        raise DataError(
-            f"{weights}: not the weights of a ResNet-50: {len(missing)} tensors missing, {len(unknown)} unknown, "
-            f"{len(wrong)} of another shape, first {(missing + unknown + wrong)[:3]}; nothing was loaded"
-        )
-    backbone.load_state_dict({**own, **state})
-    return len(needed)
+    if not (missing or unknown or wrong):
+        return ""
+    return (
+        f"{len(missing)} tensors missing, {len(unknown)} unknown, {len(wrong)} of another shape, "
+        f"first {(missing + unknown + wrong)[:3]}"
+    )
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:

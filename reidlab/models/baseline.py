@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlab.data.transforms import test_transform, to_image_tensor
 from reidlab.losses import triplet_loss
 from reidlab.models.backbones import BACKBONES
+from reidlab.models.pooling import AveragePooling, StripePooling
 
 
 class Baseline(nn.Module):
-    """Backbone, global average pooling, BNNeck.
+    """Backbone, pooling, BNNeck.
 
     The triplet loss works on the pooled feature, the classifier on its batch-normalised copy, and search
     uses the latter with cosine distance.
@@ -25,12 +28,14 @@ class Baseline(nn.Module):
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         margin: of the triplet loss; None for the soft margin.
         label_smoothing: ε in [0, 1) of the cross-entropy.
+        stripes: 0 for global average pooling; n for `StripePooling` over n stripes, 64 numbers each.
+        flip: search with the mean of the features, at length 1, of an image and of its mirror image; takes
+            twice as long.
 
     Raises:
         ValueError: an unknown backbone, or weights for one that has none.
 
     Example:
-        >>> import torch
         >>> model = Baseline(num_classes=5)
         >>> outputs = model(torch.zeros(4, 3, 128, 64))
         >>> {name: tuple(tensor.shape) for name, tensor in outputs.items()}
@@ -49,6 +54,8 @@ class Baseline(nn.Module):
         weights: str | os.PathLike[str] | None = None,
         margin: float | None = 0.3,
         label_smoothing: float = 0.1,
+        flip: bool = False,
+        stripes: int = 0,
     ):
         super().__init__()
         if backbone not in BACKBONES:
@@ -56,25 +63,50 @@ class Baseline(nn.Module):
         if weights is not None and backbone != "resnet50":
             raise ValueError(f"weights={str(weights)!r}: only backbone='resnet50' takes ImageNet weights")
         self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
-        self.arguments["label_smoothing"] = label_smoothing
+        self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "stripes": stripes}
         self.backbone = BACKBONES[backbone]() if weights is None else BACKBONES[backbone](weights)
         self.height, self.width = self.backbone.height, self.backbone.width
-        self.neck = nn.BatchNorm1d(self.backbone.channels)
+        width = self.backbone.channels
+        self.pool = StripePooling(width, stripes) if stripes else AveragePooling(width)
+        self.neck = nn.BatchNorm1d(self.pool.channels)
         self.neck.bias.requires_grad_(False)
-        self.classifier = nn.Linear(self.backbone.channels, num_classes, bias=False)
+        self.classifier = nn.Linear(self.pool.channels, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
-        self.margin, self.label_smoothing = margin, label_smoothing
+        self.margin, self.label_smoothing, self.flip = margin, label_smoothing, flip
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
+    @classmethod
+    def pretrained(cls, num_classes: int = 1, path: str | os.PathLike[str] | None = None) -> Baseline:
+        """Return the network that comes with the package, trained on rendered people only.
+
+        Args:
+            num_classes: outputs of the classifier, which is new and random; `embed` does not use it.
+            path: another file of `save_weights`.
+
+        Returns:
+            A model in evaluation mode.
+
+        Raises:
+            FileNotFoundError: this copy of the package has no weights, or there is no such file.
+            DataError: the file is damaged, or not one of `save_weights`.
+        """
+        from reidlab.models.weights import WEIGHTS, load_weights  # which need this class
+
+        return load_weights(WEIGHTS if path is None else path, num_classes)
+
+    def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
         """Compute what the losses need.
 
         Args:
             images: (B, 3, height, width), normalised.
+            precision: type that the backbone computes in, by autocast; None leaves it alone. Everything
+                after the backbone is computed in the type of the weights.
 
         Returns:
             `features` (B, D) before the neck, `embedding` (B, D) after it, `logits` (B, num_classes).
         """
-        features = self.backbone(images).mean(dim=(2, 3))  # (B, D)
+        with torch.autocast(images.device.type, precision) if precision else nullcontext():
+            maps = self.backbone(images)
+        features = self.pool(maps.to(self.neck.weight.dtype))  # (B, D)
         embedding = self.neck(features)
         return {"features": features, "embedding": embedding, "logits": self.classifier(embedding)}
 
@@ -91,14 +123,21 @@ class Baseline(nn.Module):
         }
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) to search with.
+        """Return features (B, D) to search with: `embedding`, or its mean over both mirror images if `flip`.
+
+        Args:
+            images: (B, 3, height, width), normalised.
 
         Raises:
             ValueError: the model is in training mode, where an image's feature depends on its batch.
         """
         if self.training:
             raise ValueError("the model is in training mode: call model.eval() before embed()")
-        return self.neck(self.backbone(images).mean(dim=(2, 3)))
+        embedding = self.neck(self.pool(self.backbone(images)))
+        if not self.flip:
+            return embedding
+        mirrored = self.neck(self.pool(self.backbone(images.flip(3))))
+        return (F.normalize(embedding) + F.normalize(mirrored)) / 2
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Turn one uint8 (H, W, 3) RGB image into the (3, height, width) tensor this model was made for.

@@ -183,19 +183,33 @@ def _add_trunk(build: SolidsBuilder, person: Person, hip_z: float, spread: float
         build.add("torso", "torso", at(0.3, -0.035), at(0.325, -0.04), r0, r1, 0.7, collar)
 
 
+# Arms that do not swing.
+_HOLDS = {"pockets": (-0.3, 0.75, 1.0), "folded": (0.35, 1.5, -6.0), "behind": (-0.45, 0.35, -4.5)}
+_HOLDS |= {"phone": (0.4, 2.0, -2.5)}
+
+
+def _arm_angles(person: Person, side: int, turn: float) -> tuple[float, float, float]:
+    """Angle of the upper arm, bend of the elbow, how far the forearm points outwards."""
+    if side == person.bag_side and person.bag == "trolley":
+        return -0.22, 0.0, 0.3
+    swing = person.arm_swing * math.sin(turn) + 0.04
+    if side == person.bag_side and person.bag == "hand bag":
+        return 0.06 * swing, 0.08, 0.3
+    if person.arms == "swing" or (person.arms == "phone" and side < 0):
+        return swing, 0.18 + 0.35 * max(0.0, swing), 0.3
+    return _HOLDS[person.arms]
+
+
 def _add_arms(build: SolidsBuilder, person: Person, phase: float, hip_z: float) -> list[tuple]:
     h, g, k = person.height, person.girth, _THICK[person.top] ** 1.2
     hands = []
     for side, offset in ((1, 0.5), (-1, 0.0)):
-        swing = person.arm_swing * math.sin(2 * math.pi * (phase + offset)) + 0.04
-        bent = 0.18 + 0.35 * max(0.0, swing)
-        if side == person.bag_side and person.bag in ("hand bag", "trolley"):
-            swing, bent = (0.06 * swing, 0.08) if person.bag == "hand bag" else (-0.22, 0.0)
+        swing, bent, across = _arm_angles(person, side, 2 * math.pi * (phase + offset))
         joint = 0.083 * h * person.shoulders * (0.5 + 0.5 * k)
         shoulder = _trunk_point(person, hip_z, 0.266 * h, 0.0, side * joint)
         out = side * (0.1 + 0.1 * (g - 1) + 0.08 * (k - 1))
         elbow = _limb(shoulder, swing + person.stoop, 0.165 * h, out)
-        wrist = _limb(elbow, swing + bent, 0.145 * h, out * 0.3)
+        wrist = _limb(elbow, swing + bent, 0.145 * h, out * across)
         r = h * (0.5 + 0.5 * g)
         if person.top == "vest" and person.sleeves == "short":
             build.add("arms", "skin", shoulder, elbow, 0.027 * r, 0.022 * r, tex=(0.0, 0.28))

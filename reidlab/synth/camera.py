@@ -23,6 +23,32 @@ SCENES = (
 
 
 @dataclass(frozen=True)
+class Street:
+    """What stands and lies in front of a camera.
+
+    Args:
+        wall: a name of `reidlab.synth.scene.WALLS`.
+        behind: metres from the middle of the lane to the wall; slant: metres further away per metre to the right.
+        ground: a kind of ground of `reidlab.synth.scene`.
+        strips: other ground in strips along the lane, (from, to, kind) in metres behind the middle of it.
+        seed: of the details of the wall.
+        shift: metres by which wall and ground are moved sideways; stretch: size of the wall's pattern, 1 = usual.
+        wall_tint, ground_tint: factors on the colours (r, g, b).
+    """
+
+    wall: str
+    behind: float
+    slant: float
+    ground: str
+    strips: tuple[tuple[float, float, str], ...]
+    seed: int
+    shift: float = 0.0
+    stretch: float = 1.0
+    wall_tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ground_tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Camera:
     """One fixed camera.
 
@@ -42,6 +68,7 @@ class Camera:
         noise: standard deviation of the sensor noise at mid-grey, 0..1.
         jpeg: quality, 1..95.
         crowd: chance of a passer-by behind; occlusion: chance of something in front.
+        street: the street of a camera outside the ten; None: the street that `scene` names.
 
     Taught in: notebooks/00_start_here.ipynb
     """
@@ -68,6 +95,7 @@ class Camera:
     jpeg: int
     crowd: float
     occlusion: float
+    street: Street | None = None
 
     @property
     def pair(self) -> int:
@@ -102,10 +130,12 @@ class Camera:
 
     def as_dict(self) -> dict:
         """The camera as plain values, ready for JSON."""
-        return asdict(self) | {"pair": self.pair, "view": self.view, "pitch": self.pitch, "focal": self.focal}
+        values = {name: value for name, value in asdict(self).items() if name != "street"}
+        return values | {"pair": self.pair, "view": self.view, "pitch": self.pitch, "focal": self.focal}
 
 
-def _unit(azimuth: float, elevation: float) -> tuple[float, float, float]:
+def unit_direction(azimuth: float, elevation: float) -> tuple[float, float, float]:
+    """Direction (right, away, up) of unit length; degrees, azimuth clockwise from "away from the camera"."""
     a, e = math.radians(azimuth), math.radians(elevation)
     return (math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e))
 
@@ -159,7 +189,7 @@ def make_cameras() -> tuple[Camera, ...]:
                 math.radians(heading),
                 math.radians(spread),
                 against,
-                _unit(azimuth, elevation),
+                unit_direction(azimuth, elevation),
                 (strength * (1 + warmth), strength, strength * (1 - warmth)),
                 (sky * (1 - 0.5 * warmth), sky, sky * (1 + 0.6 * warmth)),
                 *tone,

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from reidlab.synth.camera import SCENES, Camera
+from reidlab.synth.camera import Camera, Street
 from reidlab.synth.shade import sample_noise
 
 WIDTH, HEIGHT = 900, 640  # native pixels; the optical axis goes through the middle
@@ -71,11 +71,24 @@ def _ground(kind: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         base *= (1 + 0.1 * _noise(x, y, 5, "soft"))[..., None]
     elif kind == "gravel":
         base = _flat(x.shape, _rgb(0.34, 0.29, 0.22))
+    elif kind == "leaves":
+        base = _leaves(x, y)
     else:
         base = _flat(x.shape, _rgb(0.26, 0.26, 0.25))
     rough = {"grass": 0.3, "gravel": 0.22}.get(kind, 0.09)
     base *= (1 + rough * _noise(x, y, 60) + 0.03 * _noise(x, y, 9))[..., None]
     return np.maximum(base, 0.01)
+
+
+def _leaves(x, y):
+    """Earth and short grass under fallen leaves."""
+    base = _flat(x.shape, _rgb(0.2, 0.16, 0.1))
+    _paint(base, _noise(x, y, 7, "soft") > 0.1, _rgb(0.12, 0.15, 0.05))
+    for k, color in enumerate(((0.4, 0.2, 0.06), (0.5, 0.36, 0.14), (0.22, 0.09, 0.04), (0.55, 0.5, 0.3))):
+        u, v = x / 0.11 + 7.3 * k + 0.3 * _noise(x, y, 30), y / 0.15 + 3.1 * k
+        spot = (u % 1.0 - 0.5) ** 2 + (v % 1.0 - 0.5) ** 2 < 0.12
+        _paint(base, spot & (_cells(np.floor(u), np.floor(v)) > 0.72), _rgb(*color))
+    return base
 
 
 def _shop_wall(x, z, rng):
@@ -172,19 +185,48 @@ def _steps(x, z, rng):
     return np.ascontiguousarray(base.astype(np.float32))
 
 
-_Wall = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
-# scene: (wall, metres behind the lane, slant of the wall, ground, strips of other ground: (from, to, kind, along x))
-_PLANS: dict[str, tuple[_Wall, float, float, str, tuple]] = {
-    "shop street": (_shop_wall, 3.2, 0.16, "paving", ((2.4, 3.4, "plates"),)),
-    "brick wall": (_brick_wall, 2.6, -0.12, "asphalt", ((1.3, 4.0, "red brick"),)),
-    "park lawn": (_hedge, 6.0, 0.08, "grass", ((-1.6, 1.5, "asphalt"),)),
-    "plaza": (_columns, 4.5, 0.0, "granite", ()),
-    "zebra crossing": (_shop_wall, 9.0, -0.1, "road", ((3.2, 9.5, "paving"),)),
-    "underpass": (_tiles, 2.1, 0.3, "plates", ()),
-    "gravel walk": (_fence, 4.2, -0.2, "gravel", ((2.0, 6.0, "grass"),)),
-    "shutters": (_shutters, 2.8, 0.1, "concrete", ((-9.0, -1.9, "road"),)),
-    "glass front": (_glass, 7.0, 0.12, "plates", ((-2.4, -1.7, "red brick"), (4.6, 5.4, "grass"))),
-    "garden steps": (_steps, 3.6, 0.05, "red brick", ()),
+def _collage(x, z, rng):
+    """Things one cannot name: panels, blobs and noise in random colours."""
+    colors = (rng.uniform(0.08, 0.85, (8, 1)) * rng.uniform(0.75, 1.25, (8, 3))).astype(np.float32) ** 2
+    base = np.ascontiguousarray(_flat(x.shape, colors[0]))
+    base *= (1 + 0.3 * _noise(x, z, float(rng.uniform(5, 60))))[..., None]
+    for k in range(1, 8):
+        kind, scale = int(rng.integers(3)), float(np.exp(rng.uniform(-1.5, 0.8)))
+        if kind == 0:
+            where = _cells(np.floor(x / scale + k), np.floor(z / (scale * rng.uniform(0.5, 2)))) > 0.72
+        elif kind == 1:
+            where = _noise(x, z, 30 / scale, "soft") > 0.9
+        else:
+            where = _lines(x if rng.random() < 0.6 else z, 1.7 * scale, 0.3 * scale, float(rng.random()))
+        _paint(base, where & (z < 1 + 5 * rng.random()), colors[k])
+    return np.maximum(base, 0.005).astype(np.float32)
+
+
+Wall = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+WALLS: dict[str, Wall] = {
+    "shops": _shop_wall,
+    "bricks": _brick_wall,
+    "hedge": _hedge,
+    "columns": _columns,
+    "tiles": _tiles,
+    "fence": _fence,
+    "shutters": _shutters,
+    "glass": _glass,
+    "steps": _steps,
+    "collage": _collage,
+}
+GROUNDS = ("asphalt", "road", "paving", "red brick", "plates", "granite", "grass", "gravel", "concrete", "leaves")
+STREETS: dict[str, Street] = {
+    "shop street": Street("shops", 3.2, 0.16, "paving", ((2.4, 3.4, "plates"),), 977),
+    "brick wall": Street("bricks", 2.6, -0.12, "asphalt", ((1.3, 4.0, "red brick"),), 983),
+    "park lawn": Street("hedge", 6.0, 0.08, "grass", ((-1.6, 1.5, "asphalt"),), 979),
+    "plaza": Street("columns", 4.5, 0.0, "granite", (), 978),
+    "zebra crossing": Street("shops", 9.0, -0.1, "road", ((3.2, 9.5, "paving"),), 981),
+    "underpass": Street("tiles", 2.1, 0.3, "plates", (), 985),
+    "gravel walk": Street("fence", 4.2, -0.2, "gravel", ((2.0, 6.0, "grass"),), 980),
+    "shutters": Street("shutters", 2.8, 0.1, "concrete", ((-9.0, -1.9, "road"),), 986),
+    "glass front": Street("glass", 7.0, 0.12, "plates", ((-2.4, -1.7, "red brick"), (4.6, 5.4, "grass")), 982),
+    "garden steps": Street("steps", 3.6, 0.05, "red brick", (), 984),
 }
 
 
@@ -203,18 +245,19 @@ def scene_picture(camera: Camera) -> np.ndarray:
     Args:
         camera: which camera looks at it.
     """
-    wall, behind, slant, kind, strips = _PLANS[camera.scene]
-    rng = np.random.default_rng(977 + SCENES.index(camera.scene))
+    street = camera.street or STREETS[camera.scene]
+    rng = np.random.default_rng(street.seed)
     ray = _rays(camera)
     down = np.minimum(ray[..., 2], -1e-4)
     reach = camera.height / -down
     gx, gy = ray[..., 0] * reach, ray[..., 1] * reach
     # Wall: y - slant * x = distance + behind.
-    hit = (camera.distance + behind) / (ray[..., 1] - slant * ray[..., 0])
+    hit = (camera.distance + street.behind) / (ray[..., 1] - street.slant * ray[..., 0])
     wx, wz = ray[..., 0] * hit, camera.height + ray[..., 2] * hit
     on_wall = (wz > 0) & (hit < reach * 1.0001)
-    ground = _ground(kind, gx, gy)
-    for start, stop, strip in strips:
+    gx += street.shift
+    ground = _ground(street.ground, gx, gy)
+    for start, stop, strip in street.strips:
         inside = (gy - camera.distance > start) & (gy - camera.distance < stop)
         if inside.any():
             _paint(ground, inside, _ground(strip, gx, gy))
@@ -226,11 +269,14 @@ def scene_picture(camera: Camera) -> np.ndarray:
             (np.abs(gy - camera.distance) < 1.5) & ((gx + 50) % 1.0 < 0.5),
             _rgb(0.52, 0.52, 0.5) + 0 * gx[..., None],
         )
+    ground *= np.array(street.ground_tint, np.float32)
     sun, sky = np.array(camera.sun_color, np.float32), np.array(camera.sky_color, np.float32)
     ground *= sun * max(0.0, camera.sun[2]) + sky * 0.9
-    normal = np.array([slant, -1.0, 0.0]) / np.hypot(1, slant)
+    normal = np.array([street.slant, -1.0, 0.0]) / np.hypot(1, street.slant)
     facing = max(0.0, float((normal * camera.sun).sum()))
-    picture = wall(wx, wz, rng) * (sun * facing + sky * 0.55)
+    picture = WALLS[street.wall]((wx + street.shift) / street.stretch, wz / street.stretch, rng) * (
+        np.array(street.wall_tint, np.float32) * (sun * facing + sky * 0.55)
+    )
     stain = 1 + 0.08 * _noise(wx, wz, 8, "soft") - 0.25 * np.exp(-np.abs(wz) / 0.12)
     picture = np.where(on_wall[..., None], picture * stain[..., None], ground)
     # Where ground meets wall little sky is seen.

@@ -8,11 +8,12 @@ import numpy as np
 
 from reidlab.synth.camera import Camera
 from reidlab.synth.raster import Projected, Surface
-from reidlab.synth.solids import MATERIALS
+from reidlab.synth.solids import MATERIALS, PARTS
 from reidlab.synth.wardrobe import HAIR_COLORS, SKIN_TONES, Person, rgb_of
 
 SIZE = 256  # side of the periodic noise pictures
 SKIN, HAIR, HAT, TORSO, SLEEVE, BOTTOM, LEG, SHOE, BAG, INNER, METAL, SOLE = range(len(MATERIALS))
+_BARE_LEGS = next(number for number, name in PARTS.items() if name == "bare legs")
 # How deep the folds are and how visible the weave is, by material.
 _FOLDS = np.array([0.0, 0.5, 0.15, 0.42, 0.55, 0.3, 0.5, 0.1, 0.25, 0.3, 0.0, 0.0], np.float32)
 _GRAIN = np.array([0.03, 0.18, 0.12, 0.1, 0.1, 0.1, 0.12, 0.08, 0.1, 0.08, 0.05, 0.05], np.float32)
@@ -74,6 +75,22 @@ def _pattern(person: Person, u: np.ndarray, v: np.ndarray, color: np.ndarray, se
         return _mix(base, second, ((u / period) % 1.0 - 0.5) ** 2 + ((v / period) % 1.0 - 0.5) ** 2 < 0.075)
     if kind == "camouflage":
         return _mix(base, 0.5 * (second + color), sample_noise("soft", u * 420 + person.shade % 251, v * 420) > 0.25)
+    if kind == "marl":
+        return base + 0.5 * np.clip(sample_noise("rough", u * 900, v * 300) * 0.4, 0, 1) * (second - color)
+    if kind == "flowers":
+        grow = 12 / period
+        spots = sample_noise("soft", u * grow + person.shade % 251, v * grow)
+        base = _mix(base, second, spots > 0.75)
+        return _mix(base, second[[1, 2, 0]], sample_noise("soft", u * grow + 97, v * grow + person.shade % 241) > 1.1)
+    if kind == "patches":
+        cell = np.floor(u / period) * 31.7 + np.floor(v / period) * 17.3 + person.shade % 97
+        return base + (np.sin(cell) ** 2).astype(np.float32) * (second - color)
+    if kind == "tartan":
+        wide = ((u / period) % 1.0 < 0.35) * 0.4 + ((v / period) % 1.0 < 0.35) * 0.4
+        thin = (((u / period) % 1.0 - 0.7) ** 2 < 0.002) | (((v / period) % 1.0 - 0.7) ** 2 < 0.002)
+        return _mix(base + wide.astype(np.float32) * (second - color), second[[2, 0, 1]], thin)
+    if kind == "fading":
+        return base + np.clip(1.3 - v * 4, 0, 1) * (second - color)
     if kind == "colour block":
         return _mix(base, second, v > (0.1 + 0.12 * (person.shade % 2)) * person.height)
     if kind == "chest band":
@@ -88,6 +105,8 @@ def _print(person: Person, x: np.ndarray, v: np.ndarray, front: np.ndarray) -> n
     h = person.height
     a, b = x / (0.062 * h), (v - 0.19 * h) / (0.062 * h)
     shape = person.print_shape
+    if shape >= 6:  # larger ones: lines of text, a torn picture, a broad panel
+        a, b = a * 0.75, b * (0.5 + 0.1 * (person.shade % 6)) + 0.15 * (person.shade % 5 - 2)
     inside = (
         a * a + b * b < 1,
         (np.abs(a) < 1) & (np.abs(b) < 0.55),
@@ -95,6 +114,9 @@ def _print(person: Person, x: np.ndarray, v: np.ndarray, front: np.ndarray) -> n
         (np.abs(a) < 1.0) & (b < 0.9) & (b > 1.6 * np.abs(a) - 0.9),
         (np.abs(a * a + b * b - 0.7) < 0.32),
         (np.abs(a) + np.abs(b) < 1.1) & ~((np.abs(a) < 0.3) & (np.abs(b) < 0.3)),
+        (np.abs(a) < 1) & (np.abs(b) < 0.8) & ((b * 2.5) % 1.0 < 0.6) & (np.sin(a * 23 + 9 * np.floor(b * 2.5)) > -0.5),
+        (a * a + b * b < 1.4) & (sample_noise("soft", a * 20 + person.shade % 251, b * 20) > -0.2),
+        (np.abs(a) < 1) & (np.abs(b) < 1),
     )[shape]
     side = {"front": front > 0, "back": front < 0}.get(person.top_print)
     return inside if side is None else inside & side
@@ -135,6 +157,8 @@ def _leg(person: Person, u: np.ndarray, v: np.ndarray, outer: np.ndarray, front:
     if person.bottom_pattern == "check":
         share = 0.25 * ((u / 0.06) % 1.0 < 0.5) + 0.25 * ((v / 0.06) % 1.0 < 0.5)
         return albedo + share.astype(np.float32) * (0.35 - albedo)
+    if person.bottom_pattern == "marl":
+        return albedo * (1 + 0.35 * sample_noise("rough", u * 500, v * 160))
     if person.bottom_pattern == "faded":
         fade = np.clip(front, 0, 1) * np.clip(1 - np.abs(v - 0.28) * 2.6, 0, 1)
         return albedo + (0.5 * fade) * (np.sqrt(color[:, None]) * 0.6 + 0.1 - albedo)
@@ -214,6 +238,9 @@ def shade(
     material = solids.material[s.solid]
     cloth = _cloth(p, s, person)
     albedo = _albedo(person, material, cloth)
+    if person.tights is not None:
+        below = np.flatnonzero(solids.part[s.solid] == _BARE_LEGS)
+        albedo[:, below] = rgb_of(person.tights)[:, None]
     # The seed moves the noise so that every person's folds are their own; solids differ by number.
     u = cloth["u"] * 330 + (person.shade % 241) + s.solid * 37.0
     v = cloth["v"] * 150 + (person.shade % 239)

@@ -49,11 +49,13 @@ HAIR_COLORS = {
 TOP_TYPES = ("t-shirt", "shirt", "sweater", "hoodie", "open jacket", "jacket", "puffer", "coat", "dress", "vest")
 BOTTOM_TYPES = ("trousers", "slim trousers", "wide trousers", "shorts", "skirt", "long skirt")
 PATTERNS = ("plain", "stripes", "pinstripes", "check", "colour block", "raglan", "chest band", "dots", "camouflage")
+PATTERNS += ("marl", "flowers", "patches", "tartan", "fading")
 PRINTS = ("none", "front", "back", "both")
 BAGS = ("none", "backpack", "shoulder bag", "cross bag", "hand bag", "trolley")
 HATS = ("none", "cap", "beanie", "brim hat")
 HAIR_STYLES = ("short", "medium", "long", "ponytail", "bun", "bald")
 SHOES = ("shoes", "sneakers", "boots", "sandals")
+ARMS = ("swing", "pockets", "folded", "behind", "phone")
 
 _TOP_COLORS = dict(
     zip(
@@ -97,14 +99,17 @@ class Person:
         hat, hat_color: a name of `HATS` and a colour.
         top, top_color, top_color2: garment type, main and second colour.
         top_pattern: a name of `PATTERNS`; pattern_scale: period in metres.
-        top_print: which side carries a print; print_color, print_shape: its colour and shape, 0..5.
+        top_print: which side carries a print; print_color, print_shape: its colour and shape, 0..8.
         inner_color: what shows under an open jacket or at the collar.
         sleeves: "short" or "long".
-        bottom, bottom_color, bottom_pattern: lower garment; "plain", "side stripe", "check" or "faded".
+        bottom, bottom_color, bottom_pattern: lower garment; "plain", "side stripe", "check", "faded"
+            or "marl".
         shoes, shoe_color: footwear.
         bag, bag_color: what is carried; bag_side: -1 right, 1 left.
         stride, arm_swing, stoop: gait; radians of the hip, radians of the shoulder, radians of the trunk.
         shade: seed of the small shifts of colour and fabric that make two black coats differ.
+        tights: colour of what covers legs below shorts and skirts; None: bare.
+        arms: what they do, a name of `ARMS`.
 
     A colour is a name of `COLORS` or an (r, g, b) triple, 0..255.
 
@@ -149,6 +154,8 @@ class Person:
     arm_swing: float
     stoop: float
     shade: int
+    tights: str | tuple[int, int, int] | None = None
+    arms: str = "swing"
 
     def describe(self) -> str:
         """One sentence that a witness might give.
@@ -188,10 +195,11 @@ CHOICES = {
     "top_print": PRINTS,
     "sleeves": ("short", "long"),
     "bottom": BOTTOM_TYPES,
-    "bottom_pattern": ("plain", "side stripe", "check", "faded"),
+    "bottom_pattern": ("plain", "side stripe", "check", "faded", "marl"),
     "shoes": SHOES,
     "bag": BAGS,
-    "print_shape": tuple(range(6)),
+    "print_shape": tuple(range(9)),
+    "arms": ARMS,
     "bag_side": (-1, 1),
 }
 COLOR_FIELDS = tuple(n for n in PERSON_FIELDS if n.endswith(("_color", "_color2")) and n != "hair_color")

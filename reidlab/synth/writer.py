@@ -6,18 +6,12 @@ import contextlib
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
 import tempfile
 import time
 import zlib
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -28,15 +22,14 @@ from reidlab.data.names import BOXES
 from reidlab.errors import DataError
 from reidlab.files import usual_mode, write_json
 from reidlab.progress import progress
-from reidlab.signals import end_with_parent, termination_as_interrupt
+from reidlab.signals import termination_as_interrupt
+from reidlab.synth.processes import in_order
 from reidlab.synth.truth import TruthWriter
 from reidlab.synth.world import World
 
 log = logging.getLogger(__name__)
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Task = tuple[int, int, tuple[tuple[int, bool, bool], ...]]
 _BYTES_PER_SHOT = 150_000  # two boxes and their masks
-_worker_world: World | None = None
 
 
 def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
@@ -173,65 +166,13 @@ def _slim(shot) -> dict:
     return {n: getattr(shot, n) for n in ("labeled", "detected", "occluded", "origin")}
 
 
-def _start_worker(num_identities: int, seed: int) -> None:
-    global _worker_world
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
-    end_with_parent(lambda: os._exit(1))
-    _worker_world = World(num_identities, seed)
+def _work(world: tuple[int, int], task: Task) -> list[dict]:
+    return render_task(_world(*world), task)
 
 
-def _work(task: Task) -> list[dict]:
-    return render_task(_worker_world, task)
-
-
-@contextlib.contextmanager
-def _single_threaded() -> Iterator[None]:
-    """Children started inside use one thread each in their linear algebra."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
-
-
-def _rendered(world: World, jobs: int) -> Iterator[list[dict]]:
-    """All tasks' results, in the order of the tasks, however many processes draw them."""
-    tasks = _tasks(world)
-    jobs = min(jobs, len(tasks))
-    if jobs == 1:
-        for task in tasks:
-            yield render_task(world, task)
-        return
-    # Spawn, not fork: this process may hold threads of torch or of a notebook.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (world.num_identities, world.seed))
-    waiting: deque = deque()
-    try:
-        with _single_threaded(), _importable_main():
-            for task in tasks[: 8 * jobs]:
-                waiting.append(pool.submit(_work, task))
-        for task in tasks[8 * jobs :]:  # never more pictures in memory than that
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(_work, task))
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        raise OSError("a drawing process died, perhaps for lack of memory: try jobs=1") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _importable_main() -> Iterator[None]:
-    """Keep children from running the caller's script again: they need only this module."""
-    main = sys.modules["__main__"]
-    hidden = {n: main.__dict__.pop(n) for n in ("__file__",) if n in main.__dict__ and main.__spec__ is None}
-    try:
-        yield
-    finally:
-        main.__dict__.update(hidden)
+@lru_cache(maxsize=1)
+def _world(num_identities: int, seed: int) -> World:
+    return World(num_identities, seed)
 
 
 def _fill(world: World, folder: Path, jobs: int, name: str) -> None:
@@ -243,7 +184,8 @@ def _fill(world: World, folder: Path, jobs: int, name: str) -> None:
         truth = TruthWriter(file, world)
 
         def images():
-            shots = (shot for task in _rendered(world, jobs) for shot in task)
+            tasks = _tasks(world)
+            shots = (shot for task in in_order(tasks, jobs, _work, (world.num_identities, world.seed)) for shot in task)
             for shot in progress(shots, f"drawing {name}", total, "shot"):
                 truth.add(shot)
                 person, column = shot["person"], 5 * (shot["camera"] % 2) + shot["index"]

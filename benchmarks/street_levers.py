@@ -1,0 +1,138 @@
+"""What each lever of the shipped weights is worth: one short training per lever, everything else the same.
+
+    python benchmarks/street_levers.py LEVER ... [--data build/streets-3000] [--real FOLDER] [--iterations 1200]
+    python benchmarks/street_levers.py --list
+
+Each run trains the preset "street", changed by one lever, on the same 3000 people and is measured on the held-out
+strangers and, if --real is given, on a folder of real people in Market-1501 naming (all images of one camera search
+all of the other). Rows are added to results/street_levers.json; a lever that is there already is replaced.
+One seed each: read differences below two points as noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from real_people import between_cameras
+from torch import nn
+
+from reidlab.data import Market1501
+from reidlab.data.augment import StreetAugmentation
+from reidlab.data.records import Splits
+from reidlab.data.streets import StreetCrops
+from reidlab.features import evaluate_model, extract_features
+from reidlab.files import write_json
+from reidlab.models import backbones
+from reidlab.results import circumstances
+from reidlab.synth.streets import Streets
+from reidlab.training import TrainConfig, train
+
+RECORD = Path(__file__).resolve().parents[1] / "results" / "street_levers.json"
+PEOPLE, HEIGHT, WIDTH = 3000, 128, 64
+
+
+def without_instance_norm() -> None:
+    backbones.InstanceBatchNorm = nn.BatchNorm2d  # looked up when the network is built
+
+
+def fewer(data: Splits, people: int) -> Splits:
+    """The first people only; who is measured stays the same."""
+    kept = [record for record in data.train if record.pid <= people]
+    return Splits(data.name, data.box, f"{data.protocol}, {people} people to train on", kept, data.query, data.gallery)
+
+
+# name: (what it says in the table, settings, strengths of the augmentation, patch, people)
+LEVERS: dict[str, tuple[str, dict[str, Any], dict[str, float], Callable[[], None] | None, int]] = {
+    "base": ("the recipe", {}, {}, None, 0),
+    "base-seed1": ("the recipe, another seed", {"seed": 1}, {}, None, 0),
+    "no-colour": ("no colour changes, no grey", {}, {"colour": 0.0, "grey": 0.0}, None, 0),
+    "colour-1.6": ("colour changes 1.6 times as strong", {}, {"colour": 1.6}, None, 0),
+    "no-blur": ("no low resolution, softening, sharpening", {}, {"blur": 0.0}, None, 0),
+    "no-geometry": ("no shifts, turns, mirror images in training", {}, {"geometry": 0.0}, None, 0),
+    "no-shade": ("no shadows", {}, {"shade": 0.0}, None, 0),
+    "no-erasing": ("no random erasing", {"erasing": 0.0}, {}, None, 0),
+    "no-stripes": ("one global feature, no stripes", {"stripes": 0}, {}, None, 0),
+    "stripes-8": ("eight stripes in place of four", {"stripes": 8}, {}, None, 0),
+    "no-instance-norm": ("batch norm in place of IBN", {}, {}, without_instance_norm, 0),
+    "no-average": ("last weights, not their moving average", {"average": 0.0}, {}, None, 0),
+    "no-flip": ("one look at each test image, not two", {"flip": False}, {}, None, 0),
+    "no-spread": ("K images from any cameras", {"spread": False}, {}, None, 0),
+    "margin": ("hard margin 0.3 in place of the soft one", {"margin": 0.3}, {}, None, 0),
+    "rate-x2": ("learning rate 4e-3", {"learning_rate": 4e-3}, {}, None, 0),
+    "people-360": ("360 people (9 sites, 36 cameras)", {}, {}, None, 360),
+    "people-1000": ("1000 people (25 sites, 100 cameras)", {}, {}, None, 1000),
+}
+
+
+def run(name: str, data: Splits, real: Path | None, iterations: int) -> dict[str, Any]:
+    """Train with one lever and measure."""
+    what, settings, strengths, patch, people = LEVERS[name]
+    if patch:
+        patch()
+    config = TrainConfig.preset("street", iterations=iterations, **settings)
+    augment = StreetAugmentation(
+        HEIGHT,
+        WIDTH,
+        **{"erasing": config.erasing, **strengths},
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+    started = time.perf_counter()
+    trained = train(config, fewer(data, people) if people else data, augment=augment)
+    own = evaluate_model(trained.model, data)
+    row: dict[str, Any] = {"lever": name, "what": what, "settings": settings, "strengths": strengths, "people": people}
+    row |= {"iterations": iterations, "seconds": time.perf_counter() - started}
+    row |= {"held_out": {"rank1": own.rank1, "mean_ap": own.mean_ap}}
+    if real:
+        images = Market1501(real)
+        found = extract_features(trained.model, [*images.query, *images.gallery])
+        for query, gallery in ((1, 2), (2, 1)):
+            score = between_cameras(found, query, gallery)
+            row[f"real_{query}_to_{gallery}"] = {"rank1": score.rank1, "mean_ap": score.mean_ap}
+    return row | {"circumstances": circumstances()}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line a lever, rank-1 / mAP in percent."""
+    lines = []
+    for row in rows:
+        pairs = [row.get(key) for key in ("held_out", "real_1_to_2", "real_2_to_1")]
+        cells = [f"{100 * p['rank1']:5.1f} / {100 * p['mean_ap']:4.1f}" if p else " " * 12 for p in pairs]
+        lines.append(f"{row['lever']:<17} {row['iterations']:>6}  {'   '.join(cells)}   {row['what']}")
+    head = f"{'lever':<17} {'its':>6}  {'held out':<12}   {'real 1 → 2':<12}   {'real 2 → 1':<12}"
+    return "\n".join([head, *lines])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("levers", nargs="*", metavar="LEVER")
+    parser.add_argument("--data", type=Path, default=Path("build/streets-3000"))
+    parser.add_argument("--real", type=Path)
+    parser.add_argument("--iterations", type=int, default=1200)
+    parser.add_argument("--list", action="store_true", help="print the levers and the record")
+    options = parser.parse_args()
+    unknown = sorted(set(options.levers) - set(LEVERS))
+    if unknown:
+        parser.error(f"unknown lever {', '.join(unknown)}; the levers are {', '.join(LEVERS)}")
+    if len([name for name in options.levers if LEVERS[name][3]]) and len(options.levers) > 1:
+        parser.error("a lever that changes the network's code runs alone")
+    data = StreetCrops(Streets(PEOPLE, seed=0).write(options.data)) if options.levers else None
+    for name in options.levers:
+        row = run(name, data, options.real, options.iterations)
+        rows = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if RECORD.is_file() else []
+        rows = [old for old in rows if (old["lever"], old["iterations"]) != (name, options.iterations)]
+        write_json(RECORD, {"data": f"Walkers streets, {PEOPLE} people", "rows": [*rows, row]})
+        print(table([row]), flush=True)
+    if options.list:
+        print(f"levers: {', '.join(LEVERS)}")
+        if RECORD.is_file():
+            print(table(json.loads(RECORD.read_text(encoding="utf-8"))["rows"]))
+
+
+if __name__ == "__main__":
+    main()

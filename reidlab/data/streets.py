@@ -1,0 +1,87 @@
+"""The street crops of `reidlab.synth.streets` as a data set to train on."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from reidlab.data.records import Record, Splits
+from reidlab.errors import DataError
+
+HELD_OUT = 0.04
+"""Share of the people, the last ones, who are kept for measuring."""
+
+
+@dataclass(frozen=True)
+class CropSource:
+    """Crops in one array on disk, read as they are asked for.
+
+    Args:
+        root: the folder that `Streets.write` made.
+    """
+
+    root: Path
+
+    @cached_property
+    def crops(self) -> np.ndarray:
+        """uint8 (people, cameras, shots, height, width, 3), mapped, not read."""
+        return np.load(self.root / "crops.npy", mmap_mode="r")
+
+    def __getstate__(self) -> dict[str, Path]:
+        return {"root": self.root}  # a worker process maps the file itself
+
+    def __setstate__(self, state: dict[str, Path]) -> None:
+        self.__dict__.update(state)
+
+    def load(self, name: str) -> np.ndarray:
+        """Read crop "person/camera/shot" as uint8 (H, W, 3), RGB."""
+        person, camera, shot = map(int, name.split("/"))
+        return np.array(self.crops[person, camera, shot])
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class StreetCrops(Splits):
+    """Strangers in random streets: most to train on, the last few held out for measuring.
+
+    Queries are the first shot of each camera of a held-out person, the gallery all their other shots.
+
+    Args:
+        root: the folder that `reidlab.synth.streets.Streets.write` made.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        DataError: the folder holds something else.
+    """
+
+    people: int = field(default=0)
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        root = Path(root)
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root}: no such folder; make it with reidlab.synth.streets.Streets.write")
+        try:
+            about = json.loads((root / "streets.json").read_text(encoding="utf-8"))
+            source = CropSource(root)
+            people, cameras, shots = source.crops.shape[:3]
+        except (OSError, ValueError) as error:
+            raise DataError(f"{root}: not a finished street set ({error}); write it again") from None
+        held = max(1, round(HELD_OUT * people))
+
+        def records(numbers: range, which: range) -> list[Record]:
+            return [
+                # camera numbers are the site's own, so that no two sites share a camera
+                Record(f"{p}/{c}/{s}", p + 1, (p // about["people_per_site"]) * cameras + c, source)
+                for p in numbers
+                for c in range(cameras)
+                for s in which
+            ]
+
+        train, last = range(people - held), range(people - held, people)
+        parts = (records(train, range(shots)), records(last, range(1)), records(last, range(1, shots)))
+        super().__init__("Walkers streets", "drawn", f"last {held} people held out", *parts)
+        object.__setattr__(self, "people", people)

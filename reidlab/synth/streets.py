@@ -1,0 +1,270 @@
+"""Strangers in any street: walkers in a wider wardrobe before cameras that are drawn at random, by the hundred."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from reidlab.errors import DataError
+from reidlab.files import atomic_path, write_json
+from reidlab.progress import progress
+from reidlab.synth.body import Pose
+from reidlab.synth.camera import Camera, Street, unit_direction
+from reidlab.synth.processes import in_order
+from reidlab.synth.render import plan_shot, render_shot
+from reidlab.synth.scene import GROUNDS, WALLS
+from reidlab.synth.sensor import resize
+from reidlab.synth.strangers import sample_stranger
+from reidlab.synth.wardrobe import ARMS, Person
+
+PEOPLE_PER_SITE, CAMERAS, SHOTS = 40, 4, 4
+SIZE = (144, 72)  # height and width of stored crops: 128 x 64 with a border for random crops
+BORDER = 0.1  # how much larger a stored crop is than the box
+_ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
+
+
+class Streets:
+    """People for training on, each before four cameras that nobody else's site has.
+
+    A site is four random cameras that see the same 40 strangers, four times each, from any side. `World` is a
+    town with ten fixed cameras and is for measuring; `Streets` is for learning what holds in every town.
+
+    Args:
+        num_people: a multiple of 40.
+        seed: a whole number from 0 on.
+
+    Raises:
+        ValueError: another number of people.
+
+    Example:
+        >>> streets = Streets(num_people=40, seed=0)
+        >>> streets.crop(person=3, camera=1, shot=0).shape
+        (144, 72, 3)
+    """
+
+    def __init__(self, num_people: int = 6000, seed: int = 0) -> None:
+        if isinstance(num_people, bool) or num_people < PEOPLE_PER_SITE or num_people % PEOPLE_PER_SITE:
+            raise ValueError(f"got num_people={num_people!r}, expected a multiple of {PEOPLE_PER_SITE}")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise ValueError(f"got seed={seed!r}, expected a whole number from 0 on")
+        self.num_people, self.seed = int(num_people), int(seed)
+
+    def __repr__(self) -> str:
+        return f"Streets(num_people={self.num_people}, seed={self.seed})"
+
+    @property
+    def num_sites(self) -> int:
+        """How many sites there are."""
+        return self.num_people // PEOPLE_PER_SITE
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence([self.seed, 7919, *key]))
+
+    def person(self, number: int) -> Person:
+        """Stranger `number`, 0..num_people-1."""
+        return sample_stranger(self._rng(1, number), number + 1)
+
+    def camera(self, site: int, number: int) -> Camera:
+        """Camera `number`, 0..3, of a site."""
+        return sample_camera(self._rng(2, site, number), site * CAMERAS + number)
+
+    def crop(self, person: int, camera: int, shot: int) -> np.ndarray:
+        """One stored crop.
+
+        Args:
+            person: 0..num_people-1; camera: 0..3; shot: 0..3.
+
+        Returns:
+            uint8 (144, 72, 3), RGB, a tenth larger than the box.
+        """
+        seen_by = _cameras(self, person // PEOPLE_PER_SITE)[camera]
+        return street_crop(_wearer(self, person), seen_by, self._rng(3, person, camera, shot))
+
+    @property
+    def key(self) -> str:
+        """What tells two sets apart on disk: a hash of the parameters and of the code that draws them."""
+        digest = hashlib.sha256(f"{self!r}".encode())
+        for source in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(source.read_bytes().replace(b"\r\n", b"\n"))
+        return digest.hexdigest()
+
+    def write(self, root: str | os.PathLike[str], jobs: int | None = None) -> Path:
+        """Write all crops into one array on disk; at once if they are there already.
+
+        Args:
+            root: a folder for `crops.npy`, uint8 (people, 4 cameras, 4 shots, 144, 72, 3), and `streets.json`.
+            jobs: processes; as many as there are cores if None. The file does not depend on it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            DataError: `root` holds something else.
+            OSError: the folder cannot be written, or the disk is full.
+        """
+        root = Path(root)
+        about = root / "streets.json"
+        if root.is_dir() and any(root.iterdir()) and not about.is_file():
+            raise DataError(
+                f"{root}: holds something that is not a street set (no streets.json); choose another folder"
+            )
+        if about.is_file() and json.loads(about.read_text(encoding="utf-8")).get("key") == self.key:
+            return root
+        root.mkdir(parents=True, exist_ok=True)
+        about.unlink(missing_ok=True)
+        shape = (self.num_people, CAMERAS, SHOTS, *SIZE, 3)
+        with atomic_path(root / "crops.npy") as temporary:
+            crops = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            jobs, key = jobs or os.cpu_count() or 1, (self.num_people, self.seed)
+            blocks = in_order(range(self.num_sites), jobs, _draw_site, key, ahead=2)
+            for site, block in enumerate(progress(blocks, "drawing streets", self.num_sites, "site")):
+                crops[site * PEOPLE_PER_SITE : (site + 1) * PEOPLE_PER_SITE] = block
+            crops.flush()
+            del crops
+        facts = {"dataset": "walkers streets", "people": self.num_people, "people_per_site": PEOPLE_PER_SITE}
+        write_json(about, facts | {"seed": self.seed, "key": self.key})
+        return root
+
+
+@lru_cache(maxsize=2)
+def _cameras_of(num_people: int, seed: int, site: int) -> tuple[Camera, ...]:
+    streets = Streets(num_people, seed)
+    return tuple(streets.camera(site, number) for number in range(CAMERAS))
+
+
+def _cameras(streets: Streets, site: int) -> tuple[Camera, ...]:
+    return _cameras_of(streets.num_people, streets.seed, site)
+
+
+@lru_cache(maxsize=2)
+def _person_of(num_people: int, seed: int, number: int) -> Person:
+    return Streets(num_people, seed).person(number)
+
+
+def _wearer(streets: Streets, number: int) -> Person:
+    return _person_of(streets.num_people, streets.seed, number)
+
+
+def _random_street(rng: np.random.Generator) -> Street:
+    def tint(spread: float) -> tuple[float, float, float]:
+        r, g, b = (float(t) for t in np.exp(rng.normal(0, spread) + rng.normal(0, 0.12, 3)))
+        return r, g, b
+
+    def ground() -> str:
+        return GROUNDS[int(rng.integers(len(GROUNDS)))]
+
+    starts = rng.uniform(-4, 4, int(rng.integers(3)))
+    return Street(
+        wall=list(WALLS)[int(rng.integers(len(WALLS)))],
+        behind=float(rng.uniform(1.8, 9)),
+        slant=float(rng.normal(0, 0.2)),
+        ground=ground(),
+        strips=tuple((float(s), float(s + rng.uniform(0.6, 4)), ground()) for s in starts),
+        seed=int(rng.integers(1 << 30)),
+        shift=float(rng.uniform(-20, 20)),
+        stretch=float(np.exp(rng.normal(0, 0.35))),
+        wall_tint=tint(0.35),
+        ground_tint=tint(0.25),
+    )
+
+
+def sample_camera(rng: np.random.Generator, index: int) -> Camera:
+    """Draw a camera: where it hangs, what street and light it sees, how its sensor spoils the picture.
+
+    Args:
+        rng: the source of all choices.
+        index: a number of its own, from 0 on.
+
+    Example:
+        >>> sample_camera(np.random.default_rng(0), 5).index
+        5
+    """
+    height, strength = float(rng.uniform(1.6, 6.5)), float(rng.choice([0.08, 0.3, 0.7, 1.0, 1.3]))
+    warmth, sky = float(rng.normal(0.03, 0.06)), 0.62 if strength > 0.5 else 0.85
+    cast = np.exp(rng.normal(0, 0.09, 3))
+    return Camera(
+        index=index,
+        scene="any street",
+        height=height,
+        distance=float(max(rng.uniform(5.5, 13), 1.5 * height)),
+        pixels=float(rng.uniform(90, 240)),
+        heading=0.0,
+        spread=3.0,
+        against=0.0,
+        sun=unit_direction(float(rng.uniform(-180, 180)), float(rng.uniform(28, 75))),
+        sun_color=(strength * (1 + warmth), strength, strength * (1 - warmth)),
+        sky_color=(sky * (1 - 0.5 * warmth), sky, sky * (1 + 0.6 * warmth)),
+        balance=tuple(float(c) for c in cast / cast.mean()),
+        exposure=float(np.exp(rng.normal(0.2, 0.28))),
+        gamma=float(np.exp(rng.normal(-0.1, 0.16))),
+        saturation=float(rng.uniform(0.65, 1.5)),
+        haze=float(max(0.0, rng.normal(0.005, 0.02))),
+        defocus=float(rng.uniform(0.2, 1.3)),
+        motion=float(rng.uniform(0, 0.8)),
+        noise=float(rng.uniform(0.004, 0.025)),
+        jpeg=int(rng.integers(45, 95)),
+        crowd=0.3,
+        occlusion=0.12,
+        street=_random_street(rng),
+    )
+
+
+def street_crop(person: Person, camera: Camera, rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """One picture of a walker from any side, cut as a detector would, with a border around.
+
+    Args:
+        person: who walks; arms and gait are drawn anew for each picture.
+        camera: who sees.
+        rng: the source of all choices.
+        size: (height, width) of the result in pixels.
+
+    Returns:
+        uint8 (height, width, 3), RGB.
+    """
+    plan = plan_shot(camera, rng, rng, 2)
+    room = (round(0.24 * camera.pixels), round(0.13 * camera.pixels)) * 2  # free around the body, native pixels
+    pose = Pose(plan.pose.phase, float(rng.uniform(0, 2 * math.pi)), plan.pose.x, plan.pose.y)
+    person = replace(
+        person,
+        arms=ARMS[int(rng.choice(len(ARMS), p=_ARM_SHARES))],
+        stride=float(rng.uniform(0.1, 0.52)),
+        arm_swing=float(rng.uniform(0.1, 0.6)),
+    )
+    scale = min(1.5, 0.87 * size[0] / camera.pixels)
+    shot = render_shot(person, camera, replace(plan, pose=pose, margin=room), scale, ("labeled",))
+    inset = [max(1, round(m * scale)) for m in room]
+    left, top, right, bottom = (e + i * s for e, i, s in zip(shot.labeled, inset, (1, 1, -1, -1), strict=True))
+    x0, y0, x1, y1 = _cut(rng, left, top, right, bottom)
+    rows, columns = shot.image.shape[:2]
+    return resize(shot.image[max(0, y0) : min(rows, y1), max(0, x0) : min(columns, x1)], size)
+
+
+def _cut(rng: np.random.Generator, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
+    """A detector's box around a body, with its errors, and a border."""
+    height, width = float(bottom - top), float(right - left)
+    if rng.random() < 0.6:  # boxes of one shape, as most detectors and data sets cut them
+        width = height * float(rng.uniform(0.36, 0.5))
+    x = 0.5 * (left + right) + rng.normal(0, 0.02) * height
+    y = 0.5 * (top + bottom) + rng.normal(0, 0.015) * height
+    height *= float(np.exp(rng.normal(0.03, 0.04))) * (1 + BORDER)
+    width *= float(np.exp(rng.normal(0.05, 0.06))) * (1 + BORDER)
+    return round(x - width / 2), round(y - height / 2), round(x + width / 2), round(y + height / 2)
+
+
+def _draw_site(key: tuple[int, int], site: int) -> np.ndarray:
+    """All crops of one site, camera by camera so that each street is drawn once."""
+    streets = Streets(*key)
+    people = range(site * PEOPLE_PER_SITE, (site + 1) * PEOPLE_PER_SITE)
+    block = np.empty((PEOPLE_PER_SITE, CAMERAS, SHOTS, *SIZE, 3), np.uint8)
+    for camera in range(CAMERAS):
+        for row, person in enumerate(people):
+            for shot in range(SHOTS):
+                block[row, camera, shot] = streets.crop(person, camera, shot)
+    return block

@@ -1,0 +1,188 @@
+"""Everything a training run depends on besides the data, checked before hours are spent on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reidlab.models.backbones import BACKBONES
+
+RANGES: dict[str, tuple[type, float, float]] = {
+    "iterations": (int, 1, 10**9),
+    "identities_per_batch": (int, 2, 10**6),
+    "images_per_identity": (int, 2, 10**6),
+    "stripes": (int, 0, 64),
+    "learning_rate": (float, 0, 10**6),
+    "warmup": (float, 0, 0.99),
+    "weight_decay": (float, 0, 10**6),
+    "label_smoothing": (float, 0, 0.99),
+    "margin": (float, 0, 10**6),
+    "erasing": (float, 0, 1),
+    "jitter": (float, 0, 1),
+    "average": (float, 0, 0.99999),
+    "clip": (float, 0, 10**6),
+    "seed": (int, 0, 2**32 - 1),
+    "log_every": (int, 1, 10**9),
+}
+"""Type, smallest and largest value of each number in `TrainConfig`."""
+
+CHOICES: dict[str, Collection[str]] = {
+    "backbone": BACKBONES,
+    "augmentation": ("light", "street"),
+    "precision": ("float32", "bfloat16"),
+}
+"""What the settings that are words can be."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a training run depends on, besides the data.
+
+    Args:
+        backbone: "small" or "resnet50".
+        weights: ImageNet weights for "resnet50": a path, "torchvision", or None.
+        stripes: 0 for global average pooling, n for n horizontal stripes beside it (`StripePooling`).
+        flip: search with an image and its mirror image.
+        iterations: batches to train on; epochs follow from it.
+        identities_per_batch: P.
+        images_per_identity: K.
+        spread: draw a person's K images from different cameras, as far as there are any.
+        learning_rate: peak of the schedule: linear warm-up, then half a cosine down to 0.
+        warmup: share of the iterations spent warming up, in [0, 1).
+        weight_decay: of AdamW.
+        label_smoothing: ε of the cross-entropy, in [0, 1).
+        margin: of the batch-hard triplet loss, in units of Euclidean distance; None for the soft margin.
+        augmentation: "light" shifts, mirrors and jitters each image (`train_transform`); "street" changes
+            whole batches as other cameras would (`StreetAugmentation`).
+        erasing: probability of random erasing, in [0, 1], with either augmentation.
+        jitter: strength of the colour jitter of "light", ≥ 0; "street" has colour changes of its own.
+        precision: "float32", or "bfloat16" for the backbone alone: quicker where the processor has
+            instructions for it. Weights, pooled features and losses stay in float32.
+        average: decay, in [0, 1), of a moving average of the weights; above 0, the average is what
+            training returns.
+        clip: largest norm of the gradient; a longer one is shortened to it. 0 leaves gradients alone.
+        seed: of weights, batches and augmentation.
+        log_every: iterations between two rows of the history.
+
+    Raises:
+        ValueError: a value out of its range.
+
+    Example:
+        >>> TrainConfig.preset("laptop", iterations=10).iterations
+        10
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+
+    backbone: str = "small"
+    weights: str | None = None
+    stripes: int = 0
+    flip: bool = False
+    iterations: int = 250
+    identities_per_batch: int = 16
+    images_per_identity: int = 4
+    spread: bool = False
+    learning_rate: float = 2e-3
+    warmup: float = 0.1
+    weight_decay: float = 5e-2
+    label_smoothing: float = 0.1
+    margin: float | None = 0.3
+    augmentation: str = "light"
+    erasing: float = 0.5
+    jitter: float = 0.1
+    precision: str = "float32"
+    average: float = 0.0
+    clip: float = 0.0
+    seed: int = 0
+    log_every: int = 25
+
+    def __post_init__(self) -> None:
+        for name, (kind, low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is None and name == "margin":
+                continue
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
+                what = "whole number" if kind is int else "number"
+                raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
+        for name in ("flip", "spread"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> TrainConfig:
+        """Return the settings called `name`, with some of them changed.
+
+        Raises:
+            ValueError: no such preset, or no such setting; the message lists what there is.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
+        known = [f.name for f in dataclasses.fields(cls)]
+        unknown = sorted(set(changes) - set(known))
+        if unknown:
+            raise ValueError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(known)}")
+        return cls(**{**PRESETS[name], **changes})
+
+    def __str__(self) -> str:
+        width = max(len(f.name) for f in dataclasses.fields(self))
+        return "\n".join(f"{f.name:<{width}}  {getattr(self, f.name)}" for f in dataclasses.fields(self))
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "laptop": {},
+    "smoke": {"iterations": 8, "identities_per_batch": 4, "images_per_identity": 2, "log_every": 4},
+    "street": {
+        "stripes": 4,
+        "flip": True,
+        "spread": True,
+        "iterations": 8000,
+        "warmup": 0.05,
+        "weight_decay": 1e-2,
+        "margin": None,
+        "augmentation": "street",
+        "precision": "bfloat16",
+        "average": 0.999,
+        "clip": 20.0,
+        "log_every": 100,
+    },
+}
+"""Named settings; what is not named has `TrainConfig`'s default."""
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE texts from a command line into values of the settings' types.
+
+    Raises:
+        ValueError: no "=", or a value that is no number where one is needed.
+
+    Example:
+        >>> parse_settings(["iterations=20", "margin=none", "backbone=resnet50"])
+        {'iterations': 20, 'margin': None, 'backbone': 'resnet50'}
+    """
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise ValueError(f"{text!r}: expected NAME=VALUE")
+        default = defaults.get(name)
+        if value.lower() == "none":
+            values[name] = None
+        elif isinstance(default, bool):
+            if value.lower() not in ("true", "false"):
+                raise ValueError(f"{name}={value}: expected true or false")
+            values[name] = value.lower() == "true"
+        elif isinstance(default, (int, float)):
+            try:
+                values[name] = type(default)(value)
+            except ValueError:
+                raise ValueError(f"{name}={value}: expected a {type(default).__name__}, such as {default}") from None
+        else:
+            values[name] = value
+    return values

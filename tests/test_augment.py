@@ -1,0 +1,151 @@
+import pytest
+import torch
+
+from reidlab.data.augment import STORED_BORDER, StreetAugmentation
+from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from reidlab.data.transforms import test_transform as plain_transform
+
+OFF = {"colour": 0, "grey": 0, "geometry": 0, "blur": 0, "shade": 0, "noise": 0, "erasing": 0}
+ALWAYS = {"grey": 1, "shade": 1, "erasing": 1, "noise": 0.3, "blur": 3.0}
+
+
+def street(height=32, width=16, seed=0, **strengths):
+    return StreetAugmentation(height, width, **strengths, generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(number=6, height=32, width=16):
+    """Smooth random pictures, none of them saturated."""
+    coarse = torch.rand(number, 3, 5, 4, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.2
+    return (torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") * 255).to(torch.uint8)
+
+
+def seen(results):
+    """Undo the normalisation: values in [0, 1] again."""
+    return results * torch.tensor(IMAGENET_STD).view(3, 1, 1) + torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 16), (36, 18), (41, 23)])
+def test_with_every_strength_0_it_is_the_test_transform(height, width):
+    images = pictures(height=height, width=width)
+    assert torch.equal(street(**OFF)(images), plain_transform(32, 16)(images))
+
+
+@pytest.mark.parametrize("step", OFF)
+def test_each_strength_alone_changes_images(step):
+    images = pictures()
+    assert not torch.equal(street(**{**OFF, step: ALWAYS.get(step, 1.0)})(images), plain_transform(32, 16)(images))
+
+
+@pytest.mark.parametrize(
+    ("strength", "steps"),
+    [
+        ("blur", ["_lower_resolution", "_soften_or_sharpen"]),
+        ("shade", ["_shadow"]),
+        ("colour", ["_gamma_and_channels", "_contrast_and_offset"]),
+        ("noise", ["_noise"]),
+        ("erasing", ["_erase"]),
+    ],
+)
+def test_a_step_at_strength_0_hands_on_what_it_got(strength, steps):
+    x = torch.rand(4, 3, 32, 16)
+    off, on = street(**{strength: 0}), street(**{strength: ALWAYS.get(strength, 1.0)})
+    for step in steps:
+        assert torch.equal(getattr(off, step)(x), x)
+        assert not torch.equal(getattr(on, step)(x), x)
+
+
+def test_saturation_and_grey_are_switched_apart():
+    x = torch.rand(4, 3, 32, 16)
+    assert torch.equal(street(colour=0, grey=0)._saturation_and_grey(x), x)
+    grey = street(colour=0, grey=1)._saturation_and_grey(x)
+    assert torch.equal(grey, x.mean(1, keepdim=True).expand_as(x))
+    coloured = street(colour=1, grey=0)._saturation_and_grey(x)
+    assert not torch.equal(coloured, x)
+    assert torch.allclose(coloured.mean(1), x.mean(1), atol=1e-6)  # saturation keeps the mean of the channels
+
+
+@pytest.mark.parametrize(("stored", "size"), [((36, 18), (32, 16)), ((41, 23), (37, 19)), ((3, 2), (3, 2))])
+def test_results_are_finite_floats_of_the_size_asked_for(stored, size):
+    images = pictures(5, *stored)
+    before = images.clone()
+    results = street(*size, **{name: ALWAYS.get(name, 2.0) for name in OFF})(images)
+    assert results.shape == (5, 3, *size) and results.dtype == torch.float32
+    assert torch.isfinite(results).all()
+    assert torch.equal(images, before)
+
+
+def test_everything_but_the_erased_rectangle_stays_within_black_and_white():
+    results = seen(street(**{**OFF, "colour": 3.0, "noise": 1.0})(pictures()))
+    assert results.min() >= -1e-6 and results.max() <= 1 + 1e-6
+    assert results.min() < 0.01 and results.max() > 0.99
+
+
+def test_the_seed_of_the_generator_alone_decides():
+    images = pictures()
+    torch.manual_seed(0)
+    first = street(seed=3)(images)
+    torch.manual_seed(1)
+    assert torch.equal(street(seed=3)(images), first)
+    assert not torch.equal(street(seed=4)(images), first)
+    again = street(seed=3)
+    again(images)
+    assert not torch.equal(again(images), first)  # the next batch has draws of its own
+
+
+@pytest.mark.parametrize("step", ["colour", "geometry", "blur", "shade", "noise", "erasing"])
+def test_equal_images_of_a_batch_get_draws_of_their_own(step):
+    same = pictures(1).expand(8, -1, -1, -1)
+    results = street(**{**OFF, step: ALWAYS.get(step, 1.0)})(same)
+    different = sum(not torch.equal(results[0], other) for other in results[1:])
+    assert different >= 6  # blur may leave two of them alone
+
+
+def test_geometry_cuts_the_box_out_of_its_border():
+    inner = (round(128 / STORED_BORDER), round(64 / STORED_BORDER))
+    top, left = (128 - inner[0]) // 2, (64 - inner[1]) // 2
+    image = torch.zeros(1, 3, 128, 64, dtype=torch.uint8)
+    image[..., top : top + inner[0], left : left + inner[1]] = 255
+    nearly_still = seen(street(128, 64, **{**OFF, "geometry": 1e-6})(image))
+    assert nearly_still[..., 1:-1, 1:-1].min() > 0.99  # nothing of the black border is left
+    assert nearly_still.mean() > 0.99
+
+
+def test_half_of_the_images_are_mirrored():
+    image = torch.zeros(1, 3, 36, 18, dtype=torch.uint8)
+    image[..., :9] = 255  # white on the left
+    results = seen(street(**{**OFF, "geometry": 0.1})(image.expand(400, -1, -1, -1)))
+    on_the_left = (results[..., :8].mean((1, 2, 3)) > results[..., 8:].mean((1, 2, 3))).float().mean().item()
+    assert 0.4 < on_the_left < 0.6
+
+
+def test_a_shadow_only_darkens_and_erasing_fills_one_rectangle_with_one_colour():
+    images = pictures(20)
+    plain = plain_transform(32, 16)(images)
+    assert (street(**{**OFF, "shade": 1})(images) <= plain + 1e-6).all()
+    results = street(**{**OFF, "erasing": 1})(images)
+    for result, before in zip(results, plain, strict=True):
+        changed = (result != before).any(dim=0)
+        rows, columns = changed.any(1).nonzero()[:, 0], changed.any(0).nonzero()[:, 0]
+        box = result[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert torch.equal(box, box[:, :1, :1].expand_as(box))
+        assert 1 <= box[0].numel() <= 0.3 * 32 * 16
+
+
+@pytest.mark.parametrize(
+    ("strengths", "message"),
+    [
+        ({"grey": 1.5}, r"grey=1\.5: expected a number from 0 to 1"),
+        ({"colour": -1}, "colour=-1: expected a number ≥ 0"),
+        ({"noise": float("inf")}, "noise=inf"),
+        ({"blur": float("nan")}, "blur=nan"),
+    ],
+)
+def test_strengths_out_of_range_are_refused(strengths, message):
+    with pytest.raises(ValueError, match=message):
+        street(**strengths)
+
+
+def test_other_images_are_refused():
+    for bad in (torch.zeros(2, 3, 36, 18), torch.zeros(3, 36, 18, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"expected torch.uint8 \(B, 3, H, W\)"):
+            street()(bad)
