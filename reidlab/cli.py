@@ -87,10 +87,13 @@ def weights(
     from reidlab.training import TrainConfig, parse_settings
 
     out = out or WEIGHTS
-    check_writable(out)
+    for path in (out, record):
+        if path:
+            check_writable(path)
     config = TrainConfig.preset("street", **parse_settings(settings or []))
-    recipe = make_weights(config, data, out, people or PEOPLE, report=_print_row)
-    scores = measure(Baseline.pretrained(path=out), data, World.preset("small").write(walkers))
+    world = World.preset("small").write(walkers)  # what cannot be written should say so before the hour, not after
+    recipe = make_weights(config, data, out, PEOPLE if people is None else people, report=_print_row)
+    scores = measure(Baseline.pretrained(path=out), data, world)
     for row in scores:
         typer.echo(f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}")
     if record:

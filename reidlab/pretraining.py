@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,17 +46,25 @@ def make_weights(
         report: called with each row of the training's history.
 
     Returns:
-        The recipe, as written into the file: streets, settings, seconds.
+        The recipe: streets and settings as written into the file, seconds, and the file's SHA-256.
+
+    One thread computes, however many there are: with another number sums are rounded in another order, and
+    the file would depend on the machine's cores.
     """
     start = time.perf_counter()
     streets = Streets(people, SEED)
     crops = StreetCrops(streets.write(data, jobs))
     drawn = time.perf_counter() - start
-    trained = train(config, crops, report=report)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        trained = train(config, crops, report=report)
+    finally:
+        torch.set_num_threads(before)
     recipe = {"streets": repr(streets), "streets_key": streets.key, "settings": dataclasses.asdict(config)}
-    recipe |= {"threads": torch.get_num_threads(), "seconds": {"drawing": drawn, "training": trained.seconds}}
-    save_weights(trained.model, out, recipe)
-    return recipe
+    save_weights(trained.model, out, recipe | {"threads": 1})  # no times in the file: the same recipe, the same bytes
+    digest = hashlib.sha256(Path(out).read_bytes()).hexdigest()
+    return recipe | {"threads": 1, "seconds": {"drawing": drawn, "training": trained.seconds}, "sha256": digest}
 
 
 def measure(model: Baseline, streets: str | os.PathLike[str], walkers: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -75,7 +75,7 @@ def test_licences():
 def test_committed_files_are_small_and_name_no_machine():
     for path in committed():
         name = path.relative_to(REPOSITORY)
-        limit = 20_000_000 if "weights" in name.parts else 1_000_000
+        limit = 4_000_000 if "weights" in name.parts else 1_000_000
         assert path.stat().st_size <= limit, f"{name} has {path.stat().st_size} bytes, allowed are {limit}"
         if (
             path.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".json", ".cff", ".cfg", ".bib", ""}

@@ -63,7 +63,8 @@ class PKBatchSampler(Sampler[list[int]]):
             from one camera twice only when K exceeds their number.
 
     Raises:
-        ValueError: P or K below 2, or more identities asked for than there are.
+        ValueError: P or K below 2, more identities asked for than there are, or another number of cameras
+            than of images.
 
     Example:
         >>> sampler = PKBatchSampler([7, 7, 7, 8, 8, 9, 9, 9], num_identities=2, images_per_identity=2)
@@ -96,6 +97,8 @@ class PKBatchSampler(Sampler[list[int]]):
             raise ValueError(
                 f"got P={num_identities}, but the training set has {len(self.indices)} identities; lower P to that"
             )
+        if camids is not None and len(camids) != len(pids):
+            raise ValueError(f"got {len(camids)} camids and {len(pids)} pids; expected one of each for every image")
         self.num_identities, self.images_per_identity = num_identities, images_per_identity
         self.camids = None if camids is None else np.asarray(camids)
         self.seed, self.epoch = seed, 0

@@ -64,18 +64,14 @@ class StreetCrops(Splits):
         root = Path(root)
         if not root.is_dir():
             raise FileNotFoundError(f"{root}: no such folder; make it with reidlab.synth.streets.Streets.write")
-        try:
-            about = json.loads((root / "streets.json").read_text(encoding="utf-8"))
-            source = CropSource(root)
-            people, cameras, shots = source.crops.shape[:3]
-        except (OSError, ValueError) as error:
-            raise DataError(f"{root}: not a finished street set ({error}); write it again") from None
+        source, per_site = _open(root)
+        people, cameras, shots = source.crops.shape[:3]
         held = max(1, round(HELD_OUT * people))
 
         def records(numbers: range, which: range) -> list[Record]:
             return [
                 # camera numbers are the site's own, so that no two sites share a camera
-                Record(f"{p}/{c}/{s}", p + 1, (p // about["people_per_site"]) * cameras + c, source)
+                Record(f"{p}/{c}/{s}", p + 1, p // per_site * cameras + c, source)
                 for p in numbers
                 for c in range(cameras)
                 for s in which
@@ -85,3 +81,18 @@ class StreetCrops(Splits):
         parts = (records(train, range(shots)), records(last, range(1)), records(last, range(1, shots)))
         super().__init__("Walkers streets", "drawn", f"last {held} people held out", *parts)
         object.__setattr__(self, "people", people)
+
+
+def _open(root: Path) -> tuple[CropSource, int]:
+    """Map the crops; return them and how many people share a site's cameras."""
+    try:
+        about = json.loads((root / "streets.json").read_text(encoding="utf-8"))
+        people, per_site = (int(about[name]) for name in ("people", "people_per_site"))
+        source = CropSource(root)
+        shape, dtype = source.crops.shape, source.crops.dtype
+        if len(shape) != 6 or shape[0] != people or shape[5] != 3 or dtype != np.uint8 or per_site < 1:
+            raise ValueError(f"crops.npy is {dtype} {shape}, streets.json says {people} people")
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        lacks = f"streets.json lacks {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{root}: not a finished street set ({lacks}); delete it and write it again") from None
+    return source, per_site

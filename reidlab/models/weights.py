@@ -26,7 +26,7 @@ def save_weights(model: Baseline, path: str | os.PathLike[str], recipe: dict[str
     """Write what a model needs to embed images, as float16 safetensors, atomically.
 
     Left out are the classifier, which is of use only with the people of the training, and batch norm's
-    batch counters.
+    batch counters. The same weights and the same recipe give the same bytes.
 
     Args:
         model: what to write.
@@ -55,7 +55,7 @@ def save_weights(model: Baseline, path: str | os.PathLike[str], recipe: dict[str
         raise ValueError(f"recipe: expected what JSON can hold, got something else ({error})") from None
     content = save(tensors, {"format": WEIGHTS_FORMAT, "model": texts[0], "recipe": texts[1]})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(_in_order(content))
     return Path(path)
 
 
@@ -102,6 +102,16 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         raise DataError(f"{path}: not the weights of the model it names: {differences}; copy the file again")
     model.load_state_dict({**model.state_dict(), **{name: tensor.float() for name, tensor in state.items()}})
     return model.to(memory_format=torch.channels_last).eval()
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the marks in the head of a safetensors file, which safetensors writes in any order."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    head = json.loads(content[8:end])
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+    text = json.dumps(head, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def _shipped(model: Baseline) -> dict[str, Tensor]:

@@ -141,7 +141,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stripes": 4,
         "flip": True,
         "spread": True,
-        "iterations": 8000,
+        "iterations": 6000,
         "warmup": 0.05,
         "weight_decay": 1e-2,
         "margin": None,

@@ -69,18 +69,23 @@ def train(
             With augmentation "street" images are resized to 9/8 of it, to have a border that shifted crops are
             cut from; stored at that size, they are read each time, since memory may not hold all of them.
         augment: with augmentation "street", what turns a uint8 batch into the network's input, in place of a
-            `StreetAugmentation` at its usual strengths.
+            `StreetAugmentation` at its usual strengths; refused with another augmentation.
         report: called with each row of the history as it is made, for printing or plotting.
 
     Returns:
         A `TrainResult`. On the CPU the same seed and number of threads give the same numbers.
 
     Raises:
-        ValueError: fewer identities than P.
+        ValueError: fewer identities than P, or an `augment` that the settings leave no place for.
         FloatingPointError: the loss became NaN or infinite; the message names iteration and term.
 
     Taught in: notebooks/00_start_here.ipynb
     """
+    if augment is not None and config.augmentation != "street":
+        raise ValueError(
+            f"got an augment for whole batches with augmentation={config.augmentation!r}, which changes images one "
+            "by one; set augmentation='street', or leave augment out"
+        )
     seed_everything(config.seed)
     sampler = _sampler(config, data)
     model = _new_model(config, data).to(device, memory_format=torch.channels_last).train()
