@@ -1,6 +1,6 @@
 """The README's first picture: what `Baseline.pretrained()` finds for four people of Walkers `small`.
 
-    python benchmarks/readme_picture.py [--data data/walkers-small] [--out results/first_search.png]
+python benchmarks/readme_picture.py [--data data/walkers-small] [--out results/first_search.png]
 """
 
 from __future__ import annotations

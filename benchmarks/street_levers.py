@@ -80,11 +80,13 @@ def run(name: str, data: Splits, real: Path | None, iterations: int) -> list[dic
     trained = train(config, fewer(data, people) if people else data, augment=augment)
     row: dict[str, Any] = {"lever": name, "what": what, "settings": settings, "strengths": strengths, "people": people}
     row |= {"iterations": iterations, "seconds": trained.seconds}
-    rows = [row | measure(trained.model, data, real) | {"circumstances": circumstances()}]
+    command = f"python benchmarks/street_levers.py {name} --iterations {iterations}{' --real FOLDER' if real else ''}"
+    about = {"circumstances": circumstances() | {"command": command}}
+    rows = [row | measure(trained.model, data, real) | about]
     if name == "base":
         trained.model.flip = False
         row |= {"lever": "no-flip", "what": "one look at each test image, not two", "settings": {"flip": False}}
-        rows.append(row | measure(trained.model, data, real) | {"circumstances": circumstances()})
+        rows.append(row | measure(trained.model, data, real) | about)
     return rows
 
 

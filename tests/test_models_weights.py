@@ -70,6 +70,15 @@ def test_the_file_has_halves_no_classifier_no_counters_and_says_how_it_was_made(
     assert 2 * numbers < path.stat().st_size < 2 * numbers + 10_000
 
 
+def test_the_same_weights_and_recipe_give_the_same_bytes(tmp_path, model):
+    recipe = {"places": "Zürich → Bern", "iterations": 3}
+    files = [save_weights(model, tmp_path / f"{number}.safetensors", recipe) for number in range(8)]
+    assert len({file.read_bytes() for file in files}) == 1
+    with safe_open(files[0], framework="pt") as file:
+        assert json.loads(file.metadata()["recipe"]) == recipe
+    assert load_weights(files[0]).flip
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"absent\.safetensors: no such weights file; pass the path"):
         load_weights(tmp_path / "absent.safetensors")

@@ -44,3 +44,75 @@ def test_bad_sizes_are_refused():
         PKBatchSampler([1, 2], 1, 4)
     with pytest.raises(ValueError, match="has 2 identities; lower P"):
         PKBatchSampler([1, 2], 3, 2)
+
+
+def cameras_of(pids, camids, batch):
+    """The cameras of each identity of a batch."""
+    return {pid: [int(camids[i]) for i in batch if pids[i] == pid] for pid in {int(pids[i]) for i in batch}}
+
+
+# cameras of each image of an identity, then K
+spread_cases = st.tuples(
+    st.lists(st.lists(st.integers(0, 4), min_size=1, max_size=9), min_size=2, max_size=6),
+    st.integers(2, 6),
+    st.integers(0, 99),
+)
+
+
+@given(spread_cases)
+def test_images_of_an_identity_are_spread_over_its_cameras(case):
+    cameras, k, seed = case
+    pids = np.repeat(np.arange(len(cameras)) * 3, [len(row) for row in cameras])
+    camids = np.concatenate(cameras)
+    sampler = PKBatchSampler(pids, 2, k, seed, camids)
+    for batch in sampler:
+        assert len(batch) == 2 * k
+        for pid, drawn in cameras_of(pids, camids, batch).items():
+            own, there = [i for i in batch if pids[i] == pid], Counter(camids[pids == pid].tolist())
+            if sum(there.values()) < k:  # all of them, and some again
+                assert set(own) == set(np.flatnonzero(pids == pid).tolist())
+                continue
+            assert len(set(own)) == len(drawn) == k
+            if k <= len(there):
+                assert len(set(drawn)) == k
+                continue
+            often = Counter(drawn)
+            assert set(often) == set(there)
+            # no camera is drawn from again while another one with fewer draws has images left
+            assert all(often[a] - often[b] <= 1 or often[b] == there[b] for a in there for b in there)
+
+
+def test_every_image_has_its_turn_when_spread():
+    pids, camids = np.repeat([0, 1], 8), np.tile([1, 1, 1, 1, 2, 2, 3, 4], 2)
+    sampler = PKBatchSampler(pids, 2, 4, seed=1, camids=camids)
+    seen = Counter()
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        seen.update(i for batch in sampler for i in batch)
+    # one image of each camera: those of camera 1 come in a quarter of the epochs, that of camera 4 in all
+    assert set(seen) == set(range(16)) and seen[7] == seen[15] == 200
+    assert all(25 < seen[i] < 75 for i in range(4)) and all(70 < seen[i] < 130 for i in (4, 5))
+
+
+def test_same_seed_same_spread_batches():
+    pids, camids = np.repeat(np.arange(9), 6), np.tile([1, 1, 2, 2, 3, 3], 9)
+    first, second = (PKBatchSampler(pids, 3, 2, 4, c) for c in (camids, camids.tolist()))
+    assert list(first) == list(second)
+    second.set_epoch(1)
+    assert list(first) != list(second)
+    for other in (PKBatchSampler(pids, 3, 2, 5, camids), PKBatchSampler(pids, 3, 2, 4)):
+        assert list(first) != list(other)
+
+
+def test_without_cameras_batches_are_what_they_always_were():
+    """Batches of the version before cameras could be given, so that recorded runs can be made again."""
+    sampler = PKBatchSampler([7, 7, 7, 8, 8, 9, 9, 9, 9, 3], 2, 3, seed=5)
+    assert list(sampler) == [[8, 6, 7, 1, 2, 0], [4, 3, 3, 9, 9, 9]]
+    sampler.set_epoch(1)
+    assert list(sampler) == [[4, 3, 4, 9, 9, 9], [6, 8, 7, 1, 0, 2]]
+
+
+@pytest.mark.parametrize("camids", [[1, 2, 1], [1, 2, 1, 2, 1], []])
+def test_every_image_needs_its_camera(camids):
+    with pytest.raises(ValueError, match=rf"got {len(camids)} camids and 4 pids"):
+        PKBatchSampler([1, 1, 2, 2], 2, 2, camids=camids)

@@ -19,7 +19,7 @@ import pytest
 
 from reidlab.data.matfile import parse_image_name, read_new_protocol
 from reidlab.errors import DataError
-from reidlab.synth import World, read_truth, writer
+from reidlab.synth import World, processes, read_truth, writer
 from reidlab.synth.plan import make_plan, split_whole
 
 FILES = ["cuhk03_release/cuhk-03.mat", "walkers.h5"]
@@ -221,12 +221,12 @@ def test_dead_drawing_process(tmp_path, monkeypatch):
             pass
 
         def submit(self, *arguments):
-            raise writer.BrokenProcessPool
+            raise processes.BrokenProcessPool
 
         def shutdown(self, **arguments):
             pass
 
-    monkeypatch.setattr(writer, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(processes, "ProcessPoolExecutor", Broken)
     with pytest.raises(OSError, match="try jobs=1"):
         World(10).write(tmp_path / "w", jobs=2)
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from reidlab.data.augment import StreetAugmentation
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
 from reidlab.features import evaluate_model, extract_features
@@ -136,6 +137,30 @@ def test_the_erasing_of_the_settings_reaches_the_street(colours):
     assert erasing() == 0.5 and erasing(erasing=0.0) == 0.0
 
 
+def test_an_augmentation_of_ones_own_takes_the_place_of_the_usual(colours):
+    shapes = []
+
+    def plain(images):
+        shapes.append((images.dtype, tuple(images.shape)))
+        return images[:, :, 8:136, 4:68].float() / 255
+
+    config = dataclasses.replace(STREET, precision="float32")
+    result = train(config, colours, augment=plain)
+    assert shapes == [(torch.uint8, (8, 3, 144, 72))] * 4
+    assert result.history != train(config, colours).history
+
+
+def test_the_street_given_is_the_street_that_is_usual(colours):
+    generator = torch.Generator().manual_seed(STREET.seed)
+    same = StreetAugmentation(128, 64, erasing=STREET.erasing, generator=generator)
+    assert train(STREET, colours, augment=same).history == train(STREET, colours).history
+
+
+def test_images_changed_one_by_one_leave_no_place_for_another_augmentation(colours):
+    with pytest.raises(ValueError, match=r"got an augment .* with augmentation='light'.*set augmentation='street'"):
+        train(SMOKE, colours, augment=lambda images: images)
+
+
 def test_the_average_is_that_of_a_naive_loop():
     torch.manual_seed(0)
     model = Baseline(2)
@@ -243,6 +268,13 @@ def test_a_full_disk_is_named_and_leaves_no_checkpoint(tmp_path, colours, traine
         ({"precision": "float16"}, "precision='float16': expected one of float32, bfloat16"),
         ({"average": 1.0}, r"average=1\.0: expected a number from 0 to 0\.99999"),
         ({"clip": -1}, "clip=-1: expected a number from 0"),
+        ({"stripes": -1}, "stripes=-1: expected a whole number from 0 to 64"),
+        ({"stripes": 65}, "stripes=65: expected a whole number from 0 to 64"),
+        ({"stripes": 4.0}, r"stripes=4\.0: expected a whole number"),
+        ({"stripes": True}, "stripes=True: expected a whole number"),
+        ({"flip": "yes"}, "flip='yes': expected True or False"),
+        ({"flip": 1}, "flip=1: expected True or False"),
+        ({"spread": None}, "spread=None: expected True or False"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings, message):
@@ -266,6 +298,46 @@ def test_settings_are_checked():
         parse_settings(["iterations=many"])
     with pytest.raises(ValueError, match="expected NAME=VALUE"):
         parse_settings(["iterations"])
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["flip=true", "spread=false"], {"flip": True, "spread": False}),
+        (["flip=False", "spread=TRUE"], {"flip": False, "spread": True}),
+        (["stripes=4", "stripes=8"], {"stripes": 8}),
+        (["precision=bfloat16", "average=0"], {"precision": "bfloat16", "average": 0.0}),
+    ],
+)
+def test_settings_are_read_from_texts(texts, values):
+    parsed = parse_settings(texts)
+    assert parsed == values and [type(v) for v in parsed.values()] == [type(v) for v in values.values()]
+    config = TrainConfig.preset("street", **parsed)
+    assert all(getattr(config, name) == value for name, value in values.items())
+
+
+@pytest.mark.parametrize("text", ["flip=yes", "flip=1", "flip=", "spread=on"])
+def test_a_switch_is_true_or_false(text):
+    with pytest.raises(ValueError, match=f"^{text}: expected true or false$"):
+        parse_settings([text])
+
+
+def test_a_switch_has_no_third_state():
+    with pytest.raises(ValueError, match="flip=None: expected True or False"):
+        TrainConfig(**parse_settings(["flip=none"]))
+    with pytest.raises(ValueError, match="stripes=four: expected a int"):
+        parse_settings(["stripes=four"])
+
+
+def test_settings_reach_the_model_and_the_batches(colours):
+    config = dataclasses.replace(STREET, stripes=2, flip=False, spread=True, iterations=1)
+    model = train(config, colours).model
+    assert (model.arguments["stripes"], model.arguments["flip"]) == (2, False)
+    cameras = [record.camid for record in colours.train]
+    for spread in (True, False):
+        sampler = _sampler(dataclasses.replace(config, spread=spread), colours)
+        pairs = [{cameras[a], cameras[b]} for batch in sampler for a, b in zip(batch[::2], batch[1::2], strict=True)]
+        assert all(len(pair) == 2 for pair in pairs) is spread
 
 
 def test_printing_the_settings_shows_every_one():

@@ -26,7 +26,7 @@ def in_order(
 
     Args:
         tasks: what to do; each is pickled.
-        jobs: processes; 1 = in this one.
+        jobs: processes, 1 or more; 1 = in this one.
         work: a function of a module, so that it can be pickled.
         key: what all tasks share; `work` may cache by it.
         ahead: tasks per process that may be finished or under way before they are asked for.
@@ -39,7 +39,7 @@ def in_order(
         [2, 4, 8]
     """
     jobs = min(jobs, len(tasks))
-    if jobs == 1:
+    if jobs <= 1:
         for task in tasks:
             yield work(key, task)
         return

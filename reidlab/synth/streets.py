@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +18,7 @@ import numpy as np
 from reidlab.errors import DataError
 from reidlab.files import atomic_path, write_json
 from reidlab.progress import progress
+from reidlab.signals import termination_as_interrupt
 from reidlab.synth.body import Pose
 from reidlab.synth.camera import Camera, Street, unit_direction
 from reidlab.synth.processes import in_order
@@ -27,6 +31,7 @@ from reidlab.synth.wardrobe import ARMS, Person
 PEOPLE_PER_SITE, CAMERAS, SHOTS = 40, 4, 4
 SIZE = (144, 72)  # height and width of stored crops: 128 x 64 with a border for random crops
 BORDER = 0.1  # how much larger a stored crop is than the box
+_DATASET = "walkers streets"
 _ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
 
 
@@ -50,9 +55,9 @@ class Streets:
     """
 
     def __init__(self, num_people: int = 6000, seed: int = 0) -> None:
-        if isinstance(num_people, bool) or num_people < PEOPLE_PER_SITE or num_people % PEOPLE_PER_SITE:
+        if not _whole(num_people) or num_people < PEOPLE_PER_SITE or num_people % PEOPLE_PER_SITE:
             raise ValueError(f"got num_people={num_people!r}, expected a multiple of {PEOPLE_PER_SITE}")
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        if not _whole(seed) or seed < 0:
             raise ValueError(f"got seed={seed!r}, expected a whole number from 0 on")
         self.num_people, self.seed = int(num_people), int(seed)
 
@@ -83,7 +88,17 @@ class Streets:
 
         Returns:
             uint8 (144, 72, 3), RGB, a tenth larger than the box.
+
+        Raises:
+            ValueError: no such person, camera or shot.
         """
+        for name, value, stop in (
+            ("person", person, self.num_people),
+            ("camera", camera, CAMERAS),
+            ("shot", shot, SHOTS),
+        ):
+            if not _whole(value) or not 0 <= value < stop:
+                raise ValueError(f"got {name}={value!r}, expected a whole number 0..{stop - 1}")
         seen_by = _cameras(self, person // PEOPLE_PER_SITE)[camera]
         return street_crop(_wearer(self, person), seen_by, self._rng(3, person, camera, shot))
 
@@ -100,37 +115,77 @@ class Streets:
 
         Args:
             root: a folder for `crops.npy`, uint8 (people, 4 cameras, 4 shots, 144, 72, 3), and `streets.json`.
-            jobs: processes; as many as there are cores if None. The file does not depend on it.
+            jobs: processes, 1..64; as many as there are cores if None. The file does not depend on it.
 
         Returns:
             The folder.
 
         Raises:
-            DataError: `root` holds something else.
+            DataError: `root` is a file, or holds something else.
+            ValueError: another number of jobs.
             OSError: the folder cannot be written, or the disk is full.
         """
-        root = Path(root)
-        about = root / "streets.json"
-        if root.is_dir() and any(root.iterdir()) and not about.is_file():
-            raise DataError(
-                f"{root}: holds something that is not a street set (no streets.json); choose another folder"
-            )
-        if about.is_file() and json.loads(about.read_text(encoding="utf-8")).get("key") == self.key:
+        if jobs is None:
+            jobs = min(os.cpu_count() or 1, 64)
+        if not _whole(jobs) or not 1 <= jobs <= 64:
+            raise ValueError(f"got jobs={jobs!r}, expected a whole number 1..64, or None")
+        root, shape = Path(root), (self.num_people, CAMERAS, SHOTS, *SIZE, 3)
+        if _is_there(root, self.key, shape):
             return root
         root.mkdir(parents=True, exist_ok=True)
-        about.unlink(missing_ok=True)
-        shape = (self.num_people, CAMERAS, SHOTS, *SIZE, 3)
-        with atomic_path(root / "crops.npy") as temporary:
-            crops = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            jobs, key = jobs or os.cpu_count() or 1, (self.num_people, self.seed)
-            blocks = in_order(range(self.num_sites), jobs, _draw_site, key, ahead=2)
+        for rest in _rests(root):
+            rest.unlink(missing_ok=True)
+        need, free = math.prod(shape), shutil.disk_usage(root).free
+        if free < need:  # writing to a mapped file on a full disk would end the process without a word
+            reason = f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+            raise OSError(errno.ENOSPC, f"{root}: {reason}; free space or choose another folder")
+        with termination_as_interrupt(), atomic_path(root / "crops.npy") as temporary:
+            self._fill(temporary, shape, int(jobs))
+            (root / "streets.json").unlink(missing_ok=True)  # that of the set which is replaced now
+        facts = {"dataset": _DATASET, "people": self.num_people, "people_per_site": PEOPLE_PER_SITE}
+        write_json(root / "streets.json", facts | {"seed": self.seed, "key": self.key})
+        return root
+
+    def _fill(self, path: Path, shape: tuple[int, ...], jobs: int) -> None:
+        crops = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        blocks = in_order(range(self.num_sites), jobs, _draw_site, (self.num_people, self.seed), ahead=2)
+        with contextlib.closing(blocks):
             for site, block in enumerate(progress(blocks, "drawing streets", self.num_sites, "site")):
                 crops[site * PEOPLE_PER_SITE : (site + 1) * PEOPLE_PER_SITE] = block
-            crops.flush()
-            del crops
-        facts = {"dataset": "walkers streets", "people": self.num_people, "people_per_site": PEOPLE_PER_SITE}
-        write_json(about, facts | {"seed": self.seed, "key": self.key})
-        return root
+        crops.flush()
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _rests(root: Path) -> list[Path]:
+    """What a killed process may have left half-done."""
+    return [path for stem in ("crops", "streets") for path in root.glob(f".{stem}-*.partial.*")]
+
+
+def _is_there(root: Path, key: str, shape: tuple[int, ...]) -> bool:
+    """True if `root` is this very set; refuses what is no street set."""
+    if not root.exists():
+        return False
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; a street set needs a folder of its own, choose another name")
+    about = root / "streets.json"
+    if not about.is_file() and {*root.iterdir()} <= {root / "crops.npy", *_rests(root)}:
+        return False
+    try:
+        found = json.loads(about.read_text(encoding="utf-8"))
+        name, have = found["dataset"], found["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = have = None
+    if name != _DATASET:
+        raise DataError(
+            f"{root}: holds something that is not a street set (no readable streets.json); choose another folder"
+        )
+    try:
+        return have == key and np.load(root / "crops.npy", mmap_mode="r").shape == shape
+    except (OSError, ValueError, EOFError):
+        return False
 
 
 @lru_cache(maxsize=2)

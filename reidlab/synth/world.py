@@ -228,8 +228,10 @@ def check_changes(changes: dict) -> None:
         if name in CHOICES:
             if value not in CHOICES[name]:
                 raise ValueError(f"got {name}={value!r}, expected one of {', '.join(map(str, CHOICES[name]))}")
-        elif name in COLOR_FIELDS:
+        elif name in COLOR_FIELDS or (name == "tights" and value is not None):
             rgb_of(value)
+        elif name == "tights":
+            continue  # None: bare legs
         elif isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
             raise ValueError(f"got {name}={value!r}, expected a number")
         elif name in _LIMITS and not _LIMITS[name][0] <= value <= _LIMITS[name][1]:
