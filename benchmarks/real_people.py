@@ -3,8 +3,8 @@
     python benchmarks/real_people.py FOLDER [CHECKPOINT ...]
 
 FOLDER holds images in Market-1501 naming from two cameras or more; all images of one camera are queries and all of
-another the gallery, cosine distance, no image used twice. Raw pixels are always measured beside the checkpoints.
-Prints a table; writes nothing, since a score on a folder of yours belongs beside it.
+another the gallery, cosine distance, no image used twice. Raw pixels and the shipped weights are always measured
+beside the checkpoints. Prints a table; writes nothing, since a score on a folder of yours belongs beside it.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import torch
 from reidlab.data import Market1501
 from reidlab.evaluation import Evaluation, evaluate
 from reidlab.features import Features, extract_features
+from reidlab.models import Baseline
 from reidlab.models.pixels import RawPixels
 from reidlab.training import load_checkpoint
 
 
 def between_cameras(found: Features, query: int, gallery: int) -> Evaluation:
     """Score all images of camera `query` against all of camera `gallery`."""
-    rows = {name: torch.from_numpy(found.camids == camera) for name, camera in (("query", query), ("gallery", gallery))}
+    searched = (found.camids == query) & (found.pids > 0)  # 0: Market-1501's distractors, nobody to search for
+    rows = {"query": torch.from_numpy(searched), "gallery": torch.from_numpy(found.camids == gallery)}
     return evaluate(
         *(found.features[mask] for mask in rows.values()),
         **{f"{name}_pids": found.pids[mask.numpy()] for name, mask in rows.items()},
@@ -42,7 +44,8 @@ def main() -> None:
     cameras = sorted({record.camid for record in records})
     print(f"{data.name}: {len(records)} images of {len({r.pid for r in records})} people, cameras {cameras}")
     print("market rule, cosine distance, AP by the step formula")
-    models = {"raw pixels": RawPixels()} | {str(path): load_checkpoint(path)[0] for path in options.checkpoints}
+    models = {"raw pixels": RawPixels(), "shipped weights": Baseline.pretrained()}
+    models |= {str(path): load_checkpoint(path)[0] for path in options.checkpoints}
     for name, model in models.items():
         found = extract_features(model, records)
         for query, gallery in permutations(cameras, 2):

@@ -78,22 +78,25 @@ def weights(
     people: Annotated[int | None, typer.Option(help="How many strangers to draw, a multiple of 40.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, over the preset street.")] = None,
 ) -> None:
-    """Make the weights of Baseline.pretrained() again, from drawn people alone: about an hour on two cores."""
+    """Make the weights of Baseline.pretrained() again, from drawn people alone: about an hour, on one thread."""
     from reidlab.files import write_json
     from reidlab.models import Baseline
     from reidlab.models.weights import WEIGHTS
     from reidlab.pretraining import PEOPLE, make_weights, measure
-    from reidlab.synth import World
+    from reidlab.synth import Streets, World
     from reidlab.training import TrainConfig, parse_settings
 
+    if out is None and (people is not None or settings):
+        raise ValueError("--people and --set make other weights than those of the package: say where with --out FILE")
     out = out or WEIGHTS
+    Streets(PEOPLE if people is None else people)
     for path in (out, record):
         if path:
             check_writable(path)
     config = TrainConfig.preset("street", **parse_settings(settings or []))
     world = World.preset("small").write(walkers)  # what cannot be written should say so before the hour, not after
     recipe = make_weights(config, data, out, PEOPLE if people is None else people, report=_print_row)
-    scores = measure(Baseline.pretrained(path=out), data, world)
+    scores = measure(Baseline.pretrained(path=out), data, world, config.seed)
     for row in scores:
         typer.echo(f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}")
     if record:

@@ -53,6 +53,7 @@ def make_weights(
     """
     start = time.perf_counter()
     streets = Streets(people, SEED)
+    Baseline(1, config.backbone, stripes=config.stripes)  # what does not fit should say so before all is drawn
     crops = StreetCrops(streets.write(data, jobs))
     drawn = time.perf_counter() - start
     before = torch.get_num_threads()
@@ -61,19 +62,26 @@ def make_weights(
         trained = train(config, crops, report=report)
     finally:
         torch.set_num_threads(before)
-    recipe = {"streets": repr(streets), "streets_key": streets.key, "settings": dataclasses.asdict(config)}
-    save_weights(trained.model, out, recipe | {"threads": 1})  # no times in the file: the same recipe, the same bytes
+    recipe = {"streets": repr(streets), "settings": dataclasses.asdict(config), "threads": 1}
+    save_weights(trained.model, out, recipe)  # neither times nor versions: the same weights, the same bytes
     digest = hashlib.sha256(Path(out).read_bytes()).hexdigest()
-    return recipe | {"threads": 1, "seconds": {"drawing": drawn, "training": trained.seconds}, "sha256": digest}
+    return recipe | {
+        "streets_key": streets.key,
+        "seconds": {"drawing": drawn, "training": trained.seconds},
+        "sha256": digest,
+    }
 
 
-def measure(model: Baseline, streets: str | os.PathLike[str], walkers: str | os.PathLike[str]) -> list[dict[str, Any]]:
+def measure(
+    model: Baseline, streets: str | os.PathLike[str], walkers: str | os.PathLike[str], seed: int
+) -> list[dict[str, Any]]:
     """Score a model on drawn people it was not trained on: the held-out strangers, and both boxes of a world.
 
     Args:
         model: in evaluation mode.
         streets: folder of the crops.
         walkers: folder of a world.
+        seed: what the model was trained with.
     """
     sets = [StreetCrops(streets), *(CUHK03(walkers, box=box, protocol="new") for box in ("labeled", "detected"))]
-    return [score_record(evaluate_model(model, data), data, seeds=[]) for data in sets]
+    return [score_record(evaluate_model(model, data), data, seeds=[seed]) for data in sets]

@@ -138,7 +138,7 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
 def test_the_weights_of_the_package_load():
     model = Baseline.pretrained()
     features = model.embed(torch.rand(2, 3, model.height, model.width))
-    assert features.shape == (2, 256) and torch.isfinite(features).all()
+    assert features.shape == (2, model.neck.num_features) and torch.isfinite(features).all()
     assert not torch.allclose(F.normalize(features)[0], F.normalize(features)[1])
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "Record",
     "Report",
     "Splits",
+    "StreetCrops",
     "check",
     "export_png",
 ]
@@ -25,4 +26,8 @@ def __getattr__(name: str) -> object:
         from reidlab.data.samplers import PKBatchSampler
 
         return PKBatchSampler
+    if name == "StreetCrops":  # needs reidlab.synth, which needs this package
+        from reidlab.data.streets import StreetCrops
+
+        return StreetCrops
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

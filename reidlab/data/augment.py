@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from reidlab.synth.streets import BORDER
 
-STORED_BORDER = 1.1
+STORED_BORDER = 1 + BORDER
 """Sides of a stored crop over the sides of the person's box in it: the border that shifted crops are cut from."""
 
 
@@ -25,7 +26,7 @@ class StreetAugmentation:
 
     Args:
         height, width: size of the results in pixels. Stored images should be little larger, with a border of
-            `STORED_BORDER` around the person: shrinking by a lot would alias.
+            `border` around the person: shrinking by a lot would alias.
         colour: strength of the changes of gamma, channels, saturation and contrast, ≥ 0.
         grey: probability in [0, 1] that an image loses its colours.
         geometry: strength of shifting, stretching and turning, ≥ 0; above 0, half of the images are mirrored.
@@ -33,6 +34,8 @@ class StreetAugmentation:
         shade: probability in [0, 1] of a shadow.
         noise: largest standard deviation of the noise, ≥ 0, in units of the brightest value.
         erasing: probability in [0, 1] that a rectangle of 2–30 % of the area is filled with a random colour.
+        border: sides of the images over the sides of the boxes in them; 1 for images cut to the box, whose edges
+            are then mirrored where a shifted crop looks beyond them.
         generator: on the CPU; everything random is drawn from it.
 
     Raises:
@@ -58,6 +61,7 @@ class StreetAugmentation:
         shade: float = 0.3,
         noise: float = 0.05,
         erasing: float = 0.5,
+        border: float = STORED_BORDER,
         *,
         generator: torch.Generator,
     ):
@@ -67,7 +71,9 @@ class StreetAugmentation:
             high = 1 if name in shares else math.inf
             if not 0 <= value <= high or value == math.inf:
                 raise ValueError(f"{name}={value}: expected a number {'from 0 to 1' if name in shares else '≥ 0'}")
-        self.height, self.width, self.generator = height, width, generator
+        if not 1 <= border <= 2:
+            raise ValueError(f"border={border}: expected a number from 1 to 2")
+        self.height, self.width, self.border, self.generator = height, width, border, generator
         self.colour, self.geometry, self.blur, self.noise = colour, geometry, blur, noise
         self.grey, self.shade, self.erasing = grey, shade, erasing
 
@@ -116,8 +122,8 @@ class StreetAugmentation:
             shrunk = v2.functional.resize(images, [self.height, self.width], antialias=True)
             return v2.functional.to_dtype(shrunk, torch.float32, scale=True)
         number, strength, aspect = len(images), self.geometry, images.shape[2] / images.shape[3]
-        tall = self._factor(images, 0.06 * strength, number) / STORED_BORDER
-        wide = self._factor(images, 0.09 * strength, number) / STORED_BORDER
+        tall = self._factor(images, 0.06 * strength, number) / self.border
+        wide = self._factor(images, 0.09 * strength, number) / self.border
         wide = torch.where(self._uniform(images, number) < 0.5, -wide, wide)
         angle = self._normal(images, number) * 0.045 * strength  # radians
         right = self._normal(images, number) * 0.05 * strength  # of half the stored width

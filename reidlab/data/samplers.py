@@ -90,8 +90,10 @@ class PKBatchSampler(Sampler[list[int]]):
             raise ValueError(
                 f"got P={num_identities}, K={images_per_identity}; a triplet needs P ≥ 2 identities and K ≥ 2 images"
             )
+        order = np.argsort(pids, kind="stable")
+        people, starts = np.unique(np.asarray(pids)[order], return_index=True)
         self.indices: dict[int, np.ndarray] = {
-            int(pid): np.flatnonzero(np.asarray(pids) == pid) for pid in np.unique(np.asarray(pids))
+            int(pid): images for pid, images in zip(people, np.split(order, starts[1:]), strict=True)
         }
         if num_identities > len(self.indices):
             raise ValueError(

@@ -7,14 +7,16 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
+from reidlab.synth.streets import BORDER
 
 HELD_OUT = 0.04
-"""Share of the people, the last ones, who are kept for measuring."""
+"""Share of the sites, the last ones, whose people are kept for measuring."""
 
 
 @dataclass(frozen=True)
@@ -23,30 +25,38 @@ class CropSource:
 
     Args:
         root: the folder that `Streets.write` made.
+        box: cut away the border that is stored around each box.
     """
 
     root: Path
+    box: bool = False
 
     @cached_property
     def crops(self) -> np.ndarray:
         """uint8 (people, cameras, shots, height, width, 3), mapped, not read."""
         return np.load(self.root / "crops.npy", mmap_mode="r")
 
-    def __getstate__(self) -> dict[str, Path]:
-        return {"root": self.root}  # a worker process maps the file itself
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.root, "box": self.box}  # a worker process maps the file itself
 
-    def __setstate__(self, state: dict[str, Path]) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
 
     def load(self, name: str) -> np.ndarray:
         """Read crop "person/camera/shot" as uint8 (H, W, 3), RGB."""
         person, camera, shot = map(int, name.split("/"))
-        return np.array(self.crops[person, camera, shot])
+        crop = self.crops[person, camera, shot]
+        if self.box:
+            top, left = (round(side * BORDER / (1 + BORDER) / 2) for side in crop.shape[:2])
+            crop = crop[top : len(crop) - top, left : crop.shape[1] - left]
+        return np.array(crop)
 
 
 @dataclass(frozen=True, init=False, repr=False)
 class StreetCrops(Splits):
-    """Strangers in random streets: most to train on, the last few held out for measuring.
+    """Strangers in random streets: most to train on, the last sites held out for measuring.
+
+    Training crops come with the border that shifted crops are cut from, the others as the box alone.
 
     Queries are the first shot of each camera of a held-out person, the gallery all their other shots.
 
@@ -55,10 +65,11 @@ class StreetCrops(Splits):
 
     Raises:
         FileNotFoundError: no such folder.
-        DataError: the folder holds something else.
+        DataError: the folder holds something else, or one site only.
     """
 
     people: int = field(default=0)
+    border: float = field(default=BORDER)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = Path(root)
@@ -66,9 +77,13 @@ class StreetCrops(Splits):
             raise FileNotFoundError(f"{root}: no such folder; make it with reidlab.synth.streets.Streets.write")
         source, per_site = _open(root)
         people, cameras, shots = source.crops.shape[:3]
-        held = max(1, round(HELD_OUT * people))
+        held = max(1, round(HELD_OUT * people / per_site)) * per_site
+        if held >= people:
+            raise DataError(
+                f"{root}: holds one site of {people} people; one to train on and one to measure on are needed"
+            )
 
-        def records(numbers: range, which: range) -> list[Record]:
+        def records(numbers: range, which: range, source: CropSource) -> list[Record]:
             return [
                 # camera numbers are the site's own, so that no two sites share a camera
                 Record(f"{p}/{c}/{s}", p + 1, p // per_site * cameras + c, source)
@@ -78,9 +93,12 @@ class StreetCrops(Splits):
             ]
 
         train, last = range(people - held), range(people - held, people)
-        parts = (records(train, range(shots)), records(last, range(1)), records(last, range(1, shots)))
+        boxes = CropSource(root, box=True)
+        held_out = (records(last, range(1), boxes), records(last, range(1, shots), boxes))
+        parts = (records(train, range(shots), source), *held_out)
         super().__init__("Walkers streets", "drawn", f"last {held} people held out", *parts)
         object.__setattr__(self, "people", people)
+        object.__setattr__(self, "border", BORDER)
 
 
 def _open(root: Path) -> tuple[CropSource, int]:

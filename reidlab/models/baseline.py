@@ -33,7 +33,7 @@ class Baseline(nn.Module):
             twice as long.
 
     Raises:
-        ValueError: an unknown backbone, or weights for one that has none.
+        ValueError: an unknown backbone, weights for one that has none, or stripes that do not fit the map.
 
     Example:
         >>> model = Baseline(num_classes=5)
@@ -66,6 +66,10 @@ class Baseline(nn.Module):
         self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "stripes": stripes}
         self.backbone = BACKBONES[backbone]() if weights is None else BACKBONES[backbone](weights)
         self.height, self.width = self.backbone.height, self.backbone.width
+        rows = self.backbone.height // 16  # of the map
+        if isinstance(stripes, bool) or not isinstance(stripes, int) or stripes < 0 or (stripes and rows % stripes):
+            fit = [n for n in range(1, rows + 1) if rows % n == 0]
+            raise ValueError(f"stripes={stripes!r}: the map has {rows} rows; expected 0 or one of {fit}")
         width = self.backbone.channels
         self.pool = StripePooling(width, stripes) if stripes else AveragePooling(width)
         self.neck = nn.BatchNorm1d(self.pool.channels)
@@ -79,7 +83,8 @@ class Baseline(nn.Module):
         """Return the network that comes with the package, trained on rendered people only.
 
         Args:
-            num_classes: outputs of the classifier, which is new and random; `embed` does not use it.
+            num_classes: outputs of the classifier, which is new, from torch's global generator; `embed` does
+                not use it.
             path: another file of `save_weights`.
 
         Returns:

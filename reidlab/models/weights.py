@@ -71,6 +71,7 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
 
     Raises:
         FileNotFoundError: no such file.
+        ValueError: another number of classes.
         DataError: damaged, not a file of `save_weights`, or with tensors that do not fit the model it names.
 
     Example:
@@ -81,6 +82,8 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         >>> torch.allclose(again.embed(image), model.embed(image), atol=0.01), again.flip
         (True, True)
     """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(f"num_classes={num_classes!r}: expected a whole number from 1 on")
     path = Path(path)
     if not path.is_file():
         lacking = "this copy of reidlab was made without weights; install it again, or train with preset 'street'"
@@ -91,8 +94,11 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         got = marks.get("format", "no mark")
         raise DataError(f"{path}: got {got!r}, expected a file marked {WEIGHTS_FORMAT!r}, as save_weights writes it")
     try:
-        model = Baseline(**{**json.loads(marks["model"]), "num_classes": num_classes})
-    except (KeyError, TypeError, ValueError) as error:
+        arguments = json.loads(marks["model"])
+        if unknown := sorted(arguments.keys() - Baseline(1).arguments.keys()):
+            raise ValueError(f"unknown argument {unknown[0]}")
+        model = Baseline(**arguments | {"num_classes": num_classes})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: names no model that this version of reidlab has ({' '.join(str(error).split())[:200]}); "
             "update reidlab, or write the file again"
@@ -100,6 +106,8 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
     differences = state_differences(state, _shipped(model))
     if differences:
         raise DataError(f"{path}: not the weights of the model it names: {differences}; copy the file again")
+    if bad := sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all()):
+        raise DataError(f"{path}: NaN or infinity in {bad[:3]}; copy the file again")
     model.load_state_dict({**model.state_dict(), **{name: tensor.float() for name, tensor in state.items()}})
     return model.to(memory_format=torch.channels_last).eval()
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ PEOPLE_PER_SITE, CAMERAS, SHOTS = 40, 4, 4
 SIZE = (144, 72)  # height and width of stored crops: 128 x 64 with a border for random crops
 BORDER = 0.1  # how much larger a stored crop is than the box
 _DATASET = "walkers streets"
+_STALE = 3600  # seconds without a change after which a half-drawn file is nobody's
 _ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
 
 
@@ -134,7 +136,8 @@ class Streets:
             return root
         root.mkdir(parents=True, exist_ok=True)
         for rest in _rests(root):
-            rest.unlink(missing_ok=True)
+            if time.time() - rest.stat().st_mtime > _STALE:  # younger ones may belong to a process at work
+                rest.unlink(missing_ok=True)
         need, free = math.prod(shape), shutil.disk_usage(root).free
         if free < need:  # writing to a mapped file on a full disk would end the process without a word
             reason = f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
@@ -149,10 +152,11 @@ class Streets:
     def _fill(self, path: Path, shape: tuple[int, ...], jobs: int) -> None:
         crops = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
         blocks = in_order(range(self.num_sites), jobs, _draw_site, (self.num_people, self.seed), ahead=2)
-        with contextlib.closing(blocks):
+        # Closed in any case: Windows does not remove a file that is still mapped.
+        with contextlib.closing(crops._mmap), contextlib.closing(blocks):
             for site, block in enumerate(progress(blocks, "drawing streets", self.num_sites, "site")):
                 crops[site * PEOPLE_PER_SITE : (site + 1) * PEOPLE_PER_SITE] = block
-        crops.flush()
+            crops.flush()
 
 
 def _whole(value: object) -> bool:

@@ -69,7 +69,7 @@ def train(
             With augmentation "street" images are resized to 9/8 of it, to have a border that shifted crops are
             cut from; stored at that size, they are read each time, since memory may not hold all of them.
         augment: with augmentation "street", what turns a uint8 batch into the network's input, in place of a
-            `StreetAugmentation` at its usual strengths; refused with another augmentation.
+            `StreetAugmentation` at its usual strengths and `config.erasing`; refused with another augmentation.
         report: called with each row of the history as it is made, for printing or plotting.
 
     Returns:
@@ -140,7 +140,8 @@ def _inputs(
     augment: Callable[[Tensor], Tensor] = nn.Identity()
     if config.augmentation == "street":
         generator = torch.Generator().manual_seed(config.seed)
-        augment = StreetAugmentation(*size, erasing=config.erasing, generator=generator)
+        border = 1 + getattr(data, "border", 0.0)
+        augment = StreetAugmentation(*size, erasing=config.erasing, border=border, generator=generator)
         size = (size[0] * 9 // 8, size[1] * 9 // 8)
         transform = v2.Resize(size, antialias=True)  # hands on images of that size as they are
     stored = config.augmentation == "street" and data.train[0].load().shape[:2] == size
