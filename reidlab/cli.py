@@ -152,6 +152,7 @@ def train(
 def evaluate(
     root: Root,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `reidlab train`.")] = None,
+    shipped: Annotated[bool, typer.Option("--shipped", help="Score the weights that come with the package.")] = False,
     box: Box = None,
     protocol: Protocol = "new",
     split: Split = None,
@@ -161,9 +162,10 @@ def evaluate(
     workers: Workers = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here, as JSON.")] = None,
 ) -> None:
-    """Score a checkpoint, or raw pixels where none is given, on query and gallery."""
+    """Score a checkpoint, the shipped weights, or raw pixels where neither is given, on query and gallery."""
     from reidlab.features import evaluate_model
     from reidlab.lessons.setup import device as find_device
+    from reidlab.models import Baseline
     from reidlab.models.pixels import RawPixels
     from reidlab.results import write_scores
     from reidlab.training import load_checkpoint
@@ -171,10 +173,16 @@ def evaluate(
     if out:
         check_writable(out)
     data = open_data(root, data_format, box, protocol, split)
-    model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
+    if shipped and checkpoint:
+        raise ValueError("got --shipped and --checkpoint, expected one of them")
+    if shipped:
+        model = Baseline.pretrained()
+        meta = {"config": model.recipe["settings"]}
+    else:
+        model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
     start = time.perf_counter()
     result = evaluate_model(model, data, metric=metric, device=str(find_device(device)), workers=workers)
-    name = str(checkpoint) if checkpoint else "raw pixels (no --checkpoint given)"
+    name = "shipped weights" if shipped else str(checkpoint or "raw pixels (no --checkpoint given)")
     typer.echo(f"{data.title}, {name}: {result}")
     if out:
         seeds = [meta["config"]["seed"]] if meta else []

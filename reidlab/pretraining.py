@@ -41,7 +41,7 @@ def make_weights(
         config: settings of the training, for the shipped file `TrainConfig.preset("street")`.
         data: folder for the crops (0.5 MB a person); used again if it holds the same streets.
         out: the weights file.
-        people: how many strangers, a multiple of 40.
+        people: how many strangers, a multiple of 40, from 80 on.
         jobs: processes that draw.
         report: called with each row of the training's history.
 
@@ -53,6 +53,10 @@ def make_weights(
     """
     start = time.perf_counter()
     streets = Streets(people, SEED)
+    if streets.num_sites < 2:
+        raise ValueError(
+            f"people={people}: one site; expected two or more, to train on and to measure on: {2 * people}"
+        )
     Baseline(1, config.backbone, stripes=config.stripes)  # what does not fit should say so before all is drawn
     crops = StreetCrops(streets.write(data, jobs))
     drawn = time.perf_counter() - start

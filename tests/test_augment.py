@@ -110,6 +110,18 @@ def test_geometry_cuts_the_box_out_of_its_border():
     assert nearly_still.mean() > 0.99
 
 
+@pytest.mark.parametrize("border", [1, 1.1, 1.5])
+def test_of_images_that_stand_still_the_box_in_the_border_is_left(border):
+    """All of the image where there is no border, up to its mirror image."""
+    images = pictures(20, 132, 66)
+    top, left = ((side - side / border) / 2 for side in (132, 66))
+    box = images[..., round(top) : 132 - round(top), round(left) : 66 - round(left)]
+    expected = seen(plain_transform(32, 16)(box))
+    results = seen(street(border=border, **{**OFF, "geometry": 1e-9})(images))
+    errors = torch.stack([(results - other).abs().amax((1, 2, 3)) for other in (expected, expected.flip(3))])
+    assert errors.amin(0).max() < 0.04 and (errors.argmin(0) == 0).any() and (errors.argmin(0) == 1).any()
+
+
 def test_half_of_the_images_are_mirrored():
     image = torch.zeros(1, 3, 36, 18, dtype=torch.uint8)
     image[..., :9] = 255  # white on the left
@@ -138,6 +150,9 @@ def test_a_shadow_only_darkens_and_erasing_fills_one_rectangle_with_one_colour()
         ({"colour": -1}, "colour=-1: expected a number ≥ 0"),
         ({"noise": float("inf")}, "noise=inf"),
         ({"blur": float("nan")}, "blur=nan"),
+        ({"border": 0.99}, r"border=0\.99: expected a number from 1 to 2"),
+        ({"border": 2.01}, r"border=2\.01: expected a number from 1 to 2"),
+        ({"border": float("nan")}, "border=nan"),
     ],
 )
 def test_strengths_out_of_range_are_refused(strengths, message):

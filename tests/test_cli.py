@@ -52,6 +52,16 @@ def test_raw_pixels_find_people_of_one_colour(market):
     assert result.exit_code == 0 and "raw pixels (no --checkpoint given)" in result.output
 
 
+def test_the_shipped_weights_find_people_of_one_colour(market, tmp_path):
+    scores = tmp_path / "scores.json"
+    result = run("evaluate", market, "--format", "market1501", "--shipped", "--out", scores)
+    assert result.exit_code == 0 and "shipped weights" in result.output, result.output
+    content = json.loads(scores.read_text())
+    assert content["seeds"] == [0] and content["rank1"] > 0.5
+    both = run("evaluate", market, "--format", "market1501", "--shipped", "--checkpoint", "last.pt")
+    assert both.exit_code == 1 and "expected one of them" in both.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -70,8 +70,24 @@ def test_one_stripe_does_not_see_the_others():
 def test_a_height_that_cannot_be_cut_is_refused():
     with pytest.raises(ValueError, match="a map of height 7 cannot be cut into 4 equal stripes"):
         StripePooling(8, stripes=4)(torch.zeros(1, 8, 7, 4))
-    with pytest.raises(ValueError, match="a map of height 8 cannot be cut into 3 equal stripes"):
-        Baseline(2, stripes=3)(torch.zeros(2, 3, 128, 64))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stripes", "rows"),
+    [("small", stripes, 8) for stripes in (3, 16, 10**9, -1, -8, 2.5, 4.0, True, False, "4", None)]
+    + [("resnet50", 3, 16), ("resnet50", 32, 16)],
+)
+def test_stripes_that_do_not_fit_the_map_are_refused_before_training(backbone, stripes, rows):
+    fit = {8: "1, 2, 4, 8", 16: "1, 2, 4, 8, 16"}[rows]
+    with pytest.raises(ValueError, match=rf"stripes={stripes!r}: the map has {rows} rows; .* 0 or one of \[{fit}\]"):
+        Baseline(2, backbone, stripes=stripes)
+
+
+@pytest.mark.parametrize(("backbone", "stripes"), [("small", 1), ("small", 8), ("resnet50", 16)])
+def test_stripes_that_fit_are_taken(backbone, stripes):
+    model = Baseline(2, backbone, stripes=stripes).eval()
+    features = model.embed(torch.zeros(1, 3, model.height, model.width))
+    assert features.shape == (1, model.backbone.channels + 64 * stripes)
 
 
 def test_outputs_losses_and_gradients_of_a_baseline_with_stripes():

@@ -35,6 +35,11 @@ def rewrite(path, change):
     save_file(tensors, path, marks)
 
 
+def names(**arguments):
+    """The mark that names a model."""
+    return json.dumps({"num_classes": 1, "backbone": "small"} | arguments)
+
+
 def test_features_come_back_to_the_precision_of_float16(path, model):
     loaded = load_weights(path, num_classes=7)
     images = torch.rand(4, 3, 128, 64)
@@ -91,6 +96,12 @@ def test_a_package_without_weights_says_so(tmp_path, monkeypatch):
         Baseline.pretrained()
 
 
+@pytest.mark.parametrize("number", [0, -1, 2.5, True, "3", None])
+def test_the_number_of_classes_is_checked_before_the_file(tmp_path, number):
+    with pytest.raises(ValueError, match=f"num_classes={number!r}: expected a whole number from 1 on"):
+        load_weights(tmp_path / "absent.safetensors", num_classes=number)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty"])
 def test_a_damaged_file_is_refused(path, damage):
     content = path.read_bytes()
@@ -108,7 +119,20 @@ def test_a_damaged_file_is_refused(path, damage):
         (lambda t, m: m.update(model="{"), "names no model"),
         (lambda t, m: m.update(model="[]"), "names no model"),
         (lambda t, m: m.update(model='{"backbone": "huge"}'), "names no model .*expected one of small"),
-        (lambda t, m: m.update(model='{"layers": 3}'), "names no model .*layers"),
+        (lambda t, m: m.update(model='{"layers": 3}'), "names no model .*unknown argument layers"),
+        (lambda t, m: m.update(model=names(backbone="resnet50", weights="/absent")), "unknown argument weights"),
+        (lambda t, m: m.update(model=names(stripes=3)), "names no model .*stripes=3: the map has 8 rows"),
+        (lambda t, m: m.update(model=names(stripes=-1)), "names no model .*stripes=-1"),
+        (lambda t, m: m.update(model=names(stripes=10**9)), "names no model .*stripes=1000000000"),
+        (lambda t, m: m.update(model=names(stripes=True)), "names no model .*stripes=True"),
+        (
+            lambda t, m: t["neck.weight"].fill_(float("nan")),
+            r"NaN or infinity in \['neck.weight'\]; copy the file again",
+        ),
+        (
+            lambda t, m: t["backbone.stem.0.weight"][0].fill_(float("-inf")),
+            r"infinity in \['backbone\.stem\.0\.weight'",
+        ),
         (lambda t, m: t.pop("neck.weight"), r"1 tensors missing, 0 unknown, 0 of another shape.*neck\.weight"),
         (lambda t, m: t.update(extra=torch.zeros(1)), "0 tensors missing, 1 unknown.*extra"),
         (lambda t, m: t.update({"neck.weight": torch.zeros(3)}), "0 unknown, 1 of another shape.*neck"),

@@ -19,8 +19,8 @@ from reidlab.synth import World, streets
 from reidlab.synth.streets import Streets
 from reidlab.training import TrainConfig
 
-PEOPLE = 8
-SETTINGS = {"iterations": 2, "identities_per_batch": 4, "images_per_identity": 2, "precision": "float32"}
+SITE, PEOPLE = 8, 16
+SETTINGS = {"iterations": 2, "seed": 3, "identities_per_batch": 4, "images_per_identity": 2, "precision": "float32"}
 OPTIONS = [text for name, value in SETTINGS.items() for text in ("--set", f"{name}={value}")]
 
 
@@ -29,8 +29,9 @@ def run(*arguments):
 
 
 def make_small(patch):
-    """One site of eight people, two shots each, measured on the tiny world."""
-    patch.setattr(streets, "PEOPLE_PER_SITE", PEOPLE)
+    """Sites of eight people, two shots each, measured on the tiny world."""
+    patch.setattr(os, "cpu_count", lambda: 1)  # other processes would draw sites of the usual size
+    patch.setattr(streets, "PEOPLE_PER_SITE", SITE)
     patch.setattr(streets, "SHOTS", 2)
     patch.setattr(World, "preset", classmethod(lambda cls, name: cls({"small": 16}[name])))
 
@@ -62,18 +63,19 @@ def test_the_command_tells_what_it_does_and_how_good_it_is(made, record):
     assert "iteration      2" in output and f"weights: {folder / 'deep' / 'a.safetensors'}" in output
     measured = [(row["dataset"], row["box"], row["protocol"]) for row in record["scores"]]
     assert measured == [
-        ("Walkers streets", "drawn", "last 1 people held out"),
+        ("Walkers streets", "drawn", "last 8 people held out"),
         ("Walkers (16 people, seed 0)", "labeled", "new"),
         ("Walkers (16 people, seed 0)", "detected", "new"),
     ]
     for row in record["scores"]:
         assert f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}" in output
+        assert row["seeds"] == [3]
         assert row["rule"] == "market" and 0 <= row["mean_ap"] <= 1
 
 
 def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
     recipe = record["recipe"]
-    assert recipe["streets"] == "Streets(num_people=8, seed=0)" and recipe["streets_key"] == Streets(PEOPLE).key
+    assert recipe["streets"] == "Streets(num_people=16, seed=0)" and recipe["streets_key"] == Streets(PEOPLE).key
     assert recipe["settings"] == dataclasses.asdict(TrainConfig.preset("street", **SETTINGS))
     assert recipe["threads"] == 1
     assert set(recipe["seconds"]) == {"drawing", "training"} and min(recipe["seconds"].values()) > 0
@@ -81,7 +83,9 @@ def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
     assert recipe["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     with safe_open(path, framework="pt") as file:
         told = json.loads(file.metadata()["recipe"])
-    assert told == {name: value for name, value in recipe.items() if name not in ("seconds", "sha256")}
+    # nothing that another run or a change of a comment in the code changes
+    assert told == {name: recipe[name] for name in ("streets", "settings", "threads")}
+    assert set(recipe) == {*told, "streets_key", "seconds", "sha256"}
 
 
 def test_the_weights_load_and_score_what_the_record_says(made, record):
@@ -118,10 +122,12 @@ def test_made_again_the_file_is_the_same_on_any_number_of_threads(made, small, t
         (["--out", "other"], "is a folder, expected a file name"),
         (["--record", "other"], "is a folder, expected a file name"),
         (["--people", 12], "got num_people=12, expected a multiple of 8"),
+        (["--people", SITE], "people=8: one site; expected two or more, to train on and to measure on: 16"),
         (["--people", 0], "got num_people=0, expected a multiple of 8"),
         (["--set", "flip=yes"], "flip=yes: expected true or false"),
         (["--set", "speed=3"], "unknown setting speed"),
-        (["--set", "identities_per_batch=8"], "identities_per_batch=8, but the training set has 7 identities"),
+        (["--set", "stripes=3", "--data", "new"], "stripes=3: the map has 8 rows; expected 0 or one of [1, 2, 4, 8]"),
+        (["--set", "identities_per_batch=9"], "identities_per_batch=9, but the training set has 8 identities"),
     ],
 )
 def test_errors_are_one_line_before_anything_is_drawn(
@@ -138,12 +144,34 @@ def test_errors_are_one_line_before_anything_is_drawn(
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--people", PEOPLE], "--people and --set make other weights than those of the package: say where with --out"),
+        (["--set", "iterations=3"], "--people and --set make other weights than those of the package"),
+        (["--people", 0], "--people and --set make other weights than those of the package"),
+        (["--out", "a.safetensors", "--people", 12], "got num_people=12, expected a multiple of 8"),
+        (["--out", "a.safetensors", "--people", 0], "got num_people=0, expected a multiple of 8"),
+    ],
+)
+def test_what_is_asked_for_is_checked_before_the_measuring_world_is_drawn(
+    small, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("reidlab.models.weights.WEIGHTS", tmp_path / "shipped.safetensors")
+    monkeypatch.setattr(streets, "_draw_site", None)
+    monkeypatch.setattr(World, "write", lambda world, root, **options: tmp_path.joinpath(root).mkdir())
+    result = run("--data", "set", "--walkers", "world", *arguments)
+    assert result.exit_code == 1
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not (tmp_path / "world").exists() and list(tmp_path.iterdir()) == []
+
+
 def test_other_people_are_drawn_before_they_are_trained_on(made, small, tmp_path, tiny_world, monkeypatch):
     """Crops of other streets are not taken for those asked for."""
     drawn = []
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # what is drawn here is no function of a module
     monkeypatch.setattr(streets, "_draw_site", lambda key, site: drawn.append((key, site)) or 128)
     result = run("--out", tmp_path / "a.safetensors", "--data", tmp_path / "set", "--walkers", tiny_world,
-                 "--people", 2 * PEOPLE, *OPTIONS, "--set", "iterations=1")  # fmt: skip
+                 "--people", 3 * SITE, *OPTIONS, "--set", "iterations=1")  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert drawn == [((16, 0), 0), ((16, 0), 1)] and StreetCrops(tmp_path / "set").people == 16
+    assert drawn == [((24, 0), site) for site in range(3)] and StreetCrops(tmp_path / "set").people == 24

@@ -46,6 +46,34 @@ def test_bad_sizes_are_refused():
         PKBatchSampler([1, 2], 3, 2)
 
 
+class CountedReads:
+    """Identities that count how often they are turned into an array."""
+
+    def __init__(self, pids):
+        self.pids, self.reads = np.asarray(pids), 0
+
+    def __len__(self):
+        return len(self.pids)
+
+    def __array__(self, dtype=None, copy=None):
+        self.reads += 1
+        return self.pids.astype(dtype) if dtype else self.pids.copy()
+
+
+def test_images_are_grouped_once_however_many_identities():
+    """Once for each would be once too often with the six thousand of the shipped weights."""
+    pids = CountedReads(np.random.default_rng(0).integers(3, 90, 400) * 7)
+    indices = PKBatchSampler(pids, 2, 2).indices
+    assert pids.reads <= 3
+    assert list(indices) == sorted(set(pids.pids.tolist())) and {type(pid) for pid in indices} == {int}
+    assert all(np.array_equal(rows, np.flatnonzero(pids.pids == pid)) for pid, rows in indices.items())
+
+
+def test_no_images_are_refused():
+    with pytest.raises(ValueError, match="P=2, but the training set has 0 identities"):
+        PKBatchSampler([], 2, 2)
+
+
 def cameras_of(pids, camids, batch):
     """The cameras of each identity of a batch."""
     return {pid: [int(camids[i]) for i in batch if pids[i] == pid] for pid in {int(pids[i]) for i in batch}}

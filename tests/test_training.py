@@ -129,12 +129,24 @@ def test_the_street_gets_stored_pixels_and_keeps_only_what_was_resized(colours, 
     assert len(loader.dataset._cache) == kept
 
 
-def test_the_erasing_of_the_settings_reaches_the_street(colours):
-    def erasing(**changes):
-        config = dataclasses.replace(STREET, **changes)
-        return _inputs(config, colours, Baseline(6), _sampler(config, colours), workers=0)[1].erasing
+def usual(data, **changes):
+    """What street batches of these data go through."""
+    config = dataclasses.replace(STREET, **changes)
+    return _inputs(config, data, Baseline(6), _sampler(config, data), workers=0)[1]
 
-    assert erasing() == 0.5 and erasing(erasing=0.0) == 0.0
+
+def test_the_erasing_of_the_settings_reaches_the_street(colours):
+    assert usual(colours).erasing == 0.5 and usual(colours, erasing=0.0).erasing == 0.0
+
+
+def test_images_stored_without_a_border_are_not_zoomed_into(colours):
+    """Those with one are: see test_data_streets.py."""
+    assert usual(colours).border == 1
+    image = torch.zeros(1, 3, 144, 72, dtype=torch.uint8)
+    image[..., :2, :] = 255  # the topmost rows, which a crop by a border of a tenth would lose
+    street = usual(colours, erasing=0.0)
+    street.geometry, street.colour, street.grey, street.blur, street.shade, street.noise = 1e-9, 0, 0, 0, 0, 0
+    assert street(image)[0, :, 0].min() > street(image)[0, :, 3:].max() + 2
 
 
 def test_an_augmentation_of_ones_own_takes_the_place_of_the_usual(colours):
@@ -152,7 +164,7 @@ def test_an_augmentation_of_ones_own_takes_the_place_of_the_usual(colours):
 
 def test_the_street_given_is_the_street_that_is_usual(colours):
     generator = torch.Generator().manual_seed(STREET.seed)
-    same = StreetAugmentation(128, 64, erasing=STREET.erasing, generator=generator)
+    same = StreetAugmentation(128, 64, erasing=STREET.erasing, border=1, generator=generator)
     assert train(STREET, colours, augment=same).history == train(STREET, colours).history
 
 

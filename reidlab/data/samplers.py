@@ -93,7 +93,7 @@ class PKBatchSampler(Sampler[list[int]]):
         order = np.argsort(pids, kind="stable")
         people, starts = np.unique(np.asarray(pids)[order], return_index=True)
         self.indices: dict[int, np.ndarray] = {
-            int(pid): images for pid, images in zip(people, np.split(order, starts[1:]), strict=True)
+            int(pid): images for pid, images in zip(people, np.split(order, starts)[1:], strict=True)
         }
         if num_identities > len(self.indices):
             raise ValueError(

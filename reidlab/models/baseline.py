@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,7 @@ class Baseline(nn.Module):
         self.classifier = nn.Linear(self.pool.channels, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
         self.margin, self.label_smoothing, self.flip = margin, label_smoothing, flip
+        self.recipe: dict[str, Any] = {}  # of weights that were read from a file
 
     @classmethod
     def pretrained(cls, num_classes: int = 1, path: str | os.PathLike[str] | None = None) -> Baseline:
@@ -88,7 +90,7 @@ class Baseline(nn.Module):
             path: another file of `save_weights`.
 
         Returns:
-            A model in evaluation mode.
+            A model in evaluation mode; its `recipe` says how the weights were made.
 
         Raises:
             FileNotFoundError: this copy of the package has no weights, or there is no such file.

@@ -67,7 +67,8 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         num_classes: outputs of the classifier, which is new, from torch's global generator.
 
     Returns:
-        A `Baseline` with float32 weights. Its `arguments` are those of the file, except for `num_classes`.
+        A `Baseline` with float32 weights. Its `arguments` are those of the file, except for `num_classes`; its
+        `recipe` says how the weights were made.
 
     Raises:
         FileNotFoundError: no such file.
@@ -98,6 +99,7 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         if unknown := sorted(arguments.keys() - Baseline(1).arguments.keys()):
             raise ValueError(f"unknown argument {unknown[0]}")
         model = Baseline(**arguments | {"num_classes": num_classes})
+        model.recipe = dict(json.loads(marks["recipe"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: names no model that this version of reidlab has ({' '.join(str(error).split())[:200]}); "

@@ -136,8 +136,9 @@ class Streets:
             return root
         root.mkdir(parents=True, exist_ok=True)
         for rest in _rests(root):
-            if time.time() - rest.stat().st_mtime > _STALE:  # younger ones may belong to a process at work
-                rest.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # its process may have finished it meanwhile
+                if time.time() - rest.stat().st_mtime > _STALE:  # younger ones may belong to a process at work
+                    rest.unlink()
         need, free = math.prod(shape), shutil.disk_usage(root).free
         if free < need:  # writing to a mapped file on a full disk would end the process without a word
             reason = f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
