@@ -192,7 +192,7 @@ def cmc(results: Mapping[str, Evaluation], max_rank: int = 20) -> tuple[Figure, 
         axes.plot(np.arange(1, len(curve) + 1), curve, marker=marker, markersize=4, label=name)
     axes.set(xlabel="rank k", ylabel="share of queries", ylim=(0, 1.02), title="right match among the first k")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     text = "; ".join(
         f"{name}: {r.rank1:.1%} at rank 1, {r.rank(min(10, len(r.cmc))):.1%} at rank 10" for name, r in results.items()
     )

@@ -80,7 +80,7 @@ class StreetCrops(Splits):
         held = max(1, round(HELD_OUT * people / per_site)) * per_site
         if held >= people:
             raise DataError(
-                f"{root}: holds one site of {people} people; one to train on and one to measure on are needed; draw more"
+                f"{root}: holds one site of {people} people; one to train on and one to measure on are needed"
             )
 
         def records(numbers: range, which: range, source: CropSource) -> list[Record]:
