@@ -162,7 +162,9 @@ def test_a_lesson_that_takes_too_long(tmp_path):
 def test_interrupting_ends_children_and_leaves_nothing_half_written(tmp_path, number):
     slow = "import os, time; from pathlib import Path; Path('pid').write_text(str(os.getpid())); time.sleep(60)"
     notebook = write_notebook(tmp_path / "24_slow.ipynb", slow)
-    code = "import sys; from reidlab.lessons.run import run_lessons; run_lessons(sys.argv[1:2], sys.argv[2], 'smoke')"
+    # Shells start background jobs with Ctrl-C ignored, and children inherit that; this one shall hear it in any case.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from reidlab.lessons.run import run_lessons; run_lessons(sys.argv[1:2], sys.argv[2], 'smoke')"
     command = [sys.executable, "-c", code, str(notebook), str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     runner = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
