@@ -89,13 +89,14 @@ def weights(
     if out is None and (people is not None or settings):
         raise ValueError("--people and --set make other weights than those of the package: say where with --out FILE")
     out = out or WEIGHTS
-    Streets(PEOPLE if people is None else people)
+    people = PEOPLE if people is None else people
+    Streets(people)  # refuses a number that it cannot draw, before anything is written
     for path in (out, record):
         if path:
             check_writable(path)
     config = TrainConfig.preset("street", **parse_settings(settings or []))
     world = World.preset("small").write(walkers)  # what cannot be written should say so before the hour, not after
-    recipe = make_weights(config, data, out, PEOPLE if people is None else people, report=_print_row)
+    recipe = make_weights(config, data, out, people, report=_print_row)
     scores = measure(Baseline.pretrained(path=out), data, world, config.seed)
     for row in scores:
         typer.echo(f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 from pathlib import Path
@@ -96,7 +97,7 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         raise DataError(f"{path}: got {got!r}, expected a file marked {WEIGHTS_FORMAT!r}, as save_weights writes it")
     try:
         arguments = json.loads(marks["model"])
-        if unknown := sorted(arguments.keys() - Baseline(1).arguments.keys()):
+        if unknown := sorted(arguments.keys() - (inspect.signature(Baseline).parameters.keys() - {"weights"})):
             raise ValueError(f"unknown argument {unknown[0]}")
         model = Baseline(**arguments | {"num_classes": num_classes})
         model.recipe = dict(json.loads(marks["recipe"]))
