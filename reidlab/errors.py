@@ -1,4 +1,4 @@
-"""The one exception type that the package adds."""
+"""The exception types that the package adds."""
 
 
 class DataError(ValueError):
@@ -9,3 +9,7 @@ class DataError(ValueError):
         Traceback (most recent call last):
         reidlab.errors.DataError: cuhk-03.mat: got 3 of 9 bytes; copy the file again
     """
+
+
+class CollapseError(RuntimeError):
+    """A training run put all images into one point, where a triplet loss has nothing left to say."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -25,3 +26,31 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reidlab.synth import World
 
     return World.preset("tiny").write(tmp_path_factory.mktemp("worlds") / "tiny", jobs=1)
+
+
+class Colours:
+    """Pictures in one colour per person, with noise of their own; the second camera sees negatives."""
+
+    def load(self, name):
+        pid, number = map(int, name.split("_"))
+        colour = np.random.default_rng(pid).integers(0, 255, 3)
+        noise = np.random.default_rng([pid, number]).integers(-20, 20, (64, 32, 3))
+        image = np.clip(colour + noise, 0, 255).astype(np.uint8)
+        return 255 - image if number % 2 else image
+
+
+@pytest.fixture(scope="session")
+def colours():
+    """Twelve people of one colour each, half of them to train on."""
+    from reidlab.data.records import Record, Splits
+
+    records = [[Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for i in range(4)] for p in range(10, 22)]
+    train_part, rest = records[:6], records[6:]
+    return Splits(
+        name="colours",
+        box="as given",
+        protocol="halves",
+        train=[r for person in train_part for r in person],
+        query=[person[0] for person in rest],
+        gallery=[r for person in rest for r in person[1:]],
+    )

@@ -54,9 +54,9 @@ def test_features_come_back_to_the_precision_of_float16(path, model):
 def test_the_classifier_is_new_and_as_large_as_asked_for(path):
     loaded = Baseline.pretrained(num_classes=7, path=path)
     assert loaded.classifier.weight.shape == (7, 256)
-    assert loaded.arguments == {
-        "num_classes": 7, "backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 0
-    }  # fmt: skip
+    settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 0}
+    settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True}
+    assert loaded.arguments == {"num_classes": 7, **settings}
     terms = loaded.train().loss(loaded(torch.rand(4, 3, 128, 64)), torch.tensor([0, 0, 6, 6]))
     sum(terms.values()).backward()
     assert loaded.backbone.stem[0].weight.grad.any()

@@ -21,31 +21,6 @@ STREET = TrainConfig.preset(
 )
 
 
-class Colours:
-    """Pictures in one colour per person, with noise of their own; the second camera sees negatives."""
-
-    def load(self, name):
-        pid, number = map(int, name.split("_"))
-        colour = np.random.default_rng(pid).integers(0, 255, 3)
-        noise = np.random.default_rng([pid, number]).integers(-20, 20, (64, 32, 3))
-        image = np.clip(colour + noise, 0, 255).astype(np.uint8)
-        return 255 - image if number % 2 else image
-
-
-@pytest.fixture(scope="module")
-def colours():
-    records = [[Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for i in range(4)] for p in range(10, 22)]
-    train_part, rest = records[:6], records[6:]
-    return Splits(
-        name="colours",
-        box="as given",
-        protocol="halves",
-        train=[r for person in train_part for r in person],
-        query=[person[0] for person in rest],
-        gallery=[r for person in rest for r in person[1:]],
-    )
-
-
 @pytest.fixture(scope="module")
 def trained(colours):
     return train(SMOKE, colours)
@@ -62,7 +37,8 @@ def test_same_seed_same_weights_and_history(colours, trained):
 
 def test_history_and_epochs(trained):
     assert [row["iteration"] for row in trained.history] == [3, 6]
-    assert set(trained.history[0]) == {"iteration", "learning_rate", "cross_entropy", "triplet"}
+    terms = {"cross_entropy", "triplet"}
+    assert set(trained.history[0]) == {"iteration", "learning_rate", *terms, "active_anchors", "mean_distance"}
     assert trained.epochs == 3  # 6 iterations of P=4 over 6 identities: 2 batches an epoch
     assert not trained.model.training
 
@@ -300,7 +276,7 @@ def test_more_people_than_there_are_cannot_be_in_a_batch(colours):
 
 
 def test_settings_are_checked():
-    with pytest.raises(ValueError, match="unknown setting lr; the settings are backbone"):
+    with pytest.raises(ValueError, match="unknown setting lr; the settings are model, backbone"):
         TrainConfig.preset("laptop", lr=1)
     with pytest.raises(ValueError, match="expected one of laptop"):
         TrainConfig.preset("desktop")

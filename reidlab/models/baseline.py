@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlab.data.transforms import test_transform, to_image_tensor
-from reidlab.losses import triplet_loss
+from reidlab.losses import METRIC_LOSSES, MININGS, metric_loss
 from reidlab.models.backbones import BACKBONES
 from reidlab.models.pooling import AveragePooling, StripePooling
 
@@ -32,9 +32,13 @@ class Baseline(nn.Module):
         stripes: 0 for global average pooling; n for `StripePooling` over n stripes, 64 numbers each.
         flip: search with the mean of the features, at length 1, of an image and of its mirror image; takes
             twice as long.
+        metric_loss: what works on the features before the neck, by its name in `reidlab.losses.METRIC_LOSSES`;
+            "none" for the classifier alone.
+        metric: distance of the triplet losses.
+        cross_entropy: False leaves the classifier out of the loss.
 
     Raises:
-        ValueError: an unknown backbone, weights for one that has none, or stripes that do not fit the map.
+        ValueError: an unknown backbone or loss, weights for one that has none, or stripes that do not fit the map.
 
     Example:
         >>> model = Baseline(num_classes=5)
@@ -57,6 +61,9 @@ class Baseline(nn.Module):
         label_smoothing: float = 0.1,
         flip: bool = False,
         stripes: int = 0,
+        metric_loss: str = "batch_hard",
+        metric: str = "euclidean",
+        cross_entropy: bool = True,
     ):
         super().__init__()
         if backbone not in BACKBONES:
@@ -65,6 +72,9 @@ class Baseline(nn.Module):
             raise ValueError(f"weights={str(weights)!r}: only backbone='resnet50' takes ImageNet weights")
         self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
         self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "stripes": stripes}
+        self.arguments |= {"metric_loss": metric_loss, "metric": metric, "cross_entropy": cross_entropy}
+        if metric_loss not in (*METRIC_LOSSES, "none"):
+            raise ValueError(f"metric_loss={metric_loss!r}: expected none or one of {', '.join(METRIC_LOSSES)}")
         self.backbone = BACKBONES[backbone]() if weights is None else BACKBONES[backbone](weights)
         self.height, self.width = self.backbone.height, self.backbone.width
         rows = self.backbone.height // 16  # of the map
@@ -78,6 +88,7 @@ class Baseline(nn.Module):
         self.classifier = nn.Linear(self.pool.channels, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
         self.margin, self.label_smoothing, self.flip = margin, label_smoothing, flip
+        self.metric_loss, self.metric, self.cross_entropy = metric_loss, metric, cross_entropy
         self.recipe: dict[str, Any] = {}  # of weights that were read from a file
 
     @classmethod
@@ -117,17 +128,24 @@ class Baseline(nn.Module):
         embedding = self.neck(features)
         return {"features": features, "embedding": embedding, "logits": self.classifier(embedding)}
 
-    def loss(self, outputs: dict[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, outputs: dict[str, Tensor], labels: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
         """Return the terms of the loss by name; training minimises their sum.
 
         Args:
             outputs: what `forward` returned.
             labels: (B,) class numbers 0 … num_classes - 1.
+            generator: for metric losses that draw triplets by chance.
         """
-        return {
-            "cross_entropy": F.cross_entropy(outputs["logits"], labels, label_smoothing=self.label_smoothing),
-            "triplet": triplet_loss(outputs["features"], labels, margin=self.margin),
-        }
+        terms = {}
+        if self.cross_entropy:
+            terms["cross_entropy"] = F.cross_entropy(outputs["logits"], labels, label_smoothing=self.label_smoothing)
+        if self.metric_loss != "none":
+            name = "triplet" if self.metric_loss in MININGS else self.metric_loss
+            value = metric_loss(self.metric_loss, outputs["features"], labels, self.margin, self.metric, generator)
+            terms[name] = value
+        return terms
 
     def embed(self, images: Tensor) -> Tensor:
         """Return features (B, D) to search with: `embedding`, or its mean over both mirror images if `flip`.

@@ -13,6 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from reidlab.evaluation import Evaluation
 from reidlab.plots.drawing import styled
 
+NOT_LOSSES = ("iteration", "learning_rate", "active_anchors", "mean_distance")
+"""Columns of a history that are no terms of the loss."""
+
 
 @styled
 def cmc(results: Mapping[str, Evaluation], max_rank: int = 20) -> tuple[Figure, str]:
@@ -60,11 +63,13 @@ def history(rows: Sequence[Mapping[str, float]]) -> tuple[Figure, str]:
     """
     if not rows:
         raise ValueError("the history is empty; train for at least `log_every` iterations")
-    terms = [name for name in rows[0] if name not in ("iteration", "learning_rate")]
+    terms = [name for name in rows[0] if name not in NOT_LOSSES]
     iterations = [row["iteration"] for row in rows]
     figure, panels = plt.subplots(1, len(terms), figsize=(3.4 * len(terms), 2.8), squeeze=False)
     for axes, name in zip(panels.flat, terms, strict=True):
         axes.plot(iterations, [row[name] for row in rows], marker="o", markersize=3)
-        axes.set(xlabel="iteration", title=name.replace("_", " "), ylim=(0, None))
+        axes.set(xlabel="iteration", title=name.replace("_", " "))
+        if min(row[name] for row in rows) >= 0:
+            axes.set_ylim(0, None)
     ends = "; ".join(f"{name.replace('_', ' ')} from {rows[0][name]:.2f} to {rows[-1][name]:.2f}" for name in terms)
     return figure, f"Figure: losses over {int(iterations[-1])} iterations: {ends}."

@@ -14,7 +14,7 @@ from reidlab import __version__
 from reidlab.data.records import Splits
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
-from reidlab.models import Baseline
+from reidlab.models import MODELS, Model
 from reidlab.training.loop import TrainResult
 
 
@@ -39,7 +39,7 @@ def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Spl
     return Path(path)
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Baseline, dict[str, Any]]:
+def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
     """Read a checkpoint of `save_checkpoint`.
 
     Returns:
@@ -58,7 +58,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Baseline, dict[str, A
     if not isinstance(content, dict) or content.get("format") != "reidlab checkpoint 1":
         raise DataError(f"{path}: not a checkpoint of reidlab train; it lacks the mark 'reidlab checkpoint 1'")
     try:
-        model = Baseline(**content["model"])
+        model = MODELS[content["config"].get("model", "baseline")](**content["model"])
         model.load_state_dict(content.pop("state_dict"))
         missing = {"config", "data"} - content.keys()
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

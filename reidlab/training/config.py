@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from reidlab.distances import DISTANCES
+from reidlab.losses import METRIC_LOSSES
 from reidlab.models.backbones import BACKBONES
 
 RANGES: dict[str, tuple[type, float, float]] = {
@@ -29,11 +31,20 @@ RANGES: dict[str, tuple[type, float, float]] = {
 """Type, smallest and largest value of each number in `TrainConfig`."""
 
 CHOICES: dict[str, Collection[str]] = {
+    "model": ("baseline", "relative_distance"),
     "backbone": BACKBONES,
+    "metric_loss": (*METRIC_LOSSES, "none"),
+    "metric": DISTANCES,
     "augmentation": ("light", "street"),
     "precision": ("float32", "bfloat16"),
 }
 """What the settings that are words can be."""
+
+OF_BASELINE = (
+    *("backbone", "weights", "stripes", "flip", "label_smoothing"),
+    *("cross_entropy", "metric_loss", "metric", "margin"),
+)
+"""Settings that only `model="baseline"` reads."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class TrainConfig:
     """Everything a training run depends on, besides the data.
 
     Args:
+        model: "baseline", or "relative_distance" for `RelativeDistanceNet`, which brings its own loss.
         backbone: "small" or "resnet50".
         weights: ImageNet weights for "resnet50": a path, "torchvision", or None.
         stripes: 0 for global average pooling, n for n horizontal stripes beside it (`StripePooling`).
@@ -53,7 +65,10 @@ class TrainConfig:
         warmup: share of the iterations spent warming up, in [0, 1).
         weight_decay: of AdamW.
         label_smoothing: ε of the cross-entropy, in [0, 1).
-        margin: of the batch-hard triplet loss, in units of Euclidean distance; None for the soft margin.
+        cross_entropy: train a classifier of the identities, beside the metric loss or alone.
+        metric_loss: one of `reidlab.losses.METRIC_LOSSES`, or "none" for the classifier alone.
+        metric: distance of the triplet losses: "euclidean", "squared" or "cosine".
+        margin: of the triplet losses, in units of that distance; None for the soft margin.
         augmentation: "light" shifts, mirrors and jitters each image (`train_transform`); "street" changes
             whole batches as other cameras would (`StreetAugmentation`).
         erasing: probability of random erasing, in [0, 1], with either augmentation.
@@ -67,7 +82,7 @@ class TrainConfig:
         log_every: iterations between two rows of the history.
 
     Raises:
-        ValueError: a value out of its range.
+        ValueError: a value out of its range, no loss at all, or a setting that the model does not read.
 
     Example:
         >>> TrainConfig.preset("laptop", iterations=10).iterations
@@ -76,6 +91,7 @@ class TrainConfig:
     Taught in: notebooks/00_start_here.ipynb
     """
 
+    model: str = "baseline"
     backbone: str = "small"
     weights: str | None = None
     stripes: int = 0
@@ -88,6 +104,9 @@ class TrainConfig:
     warmup: float = 0.1
     weight_decay: float = 5e-2
     label_smoothing: float = 0.1
+    cross_entropy: bool = True
+    metric_loss: str = "batch_hard"
+    metric: str = "euclidean"
     margin: float | None = 0.3
     augmentation: str = "light"
     erasing: float = 0.5
@@ -107,12 +126,27 @@ class TrainConfig:
             if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
                 what = "whole number" if kind is int else "number"
                 raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
-        for name in ("flip", "spread"):
+        for name in ("flip", "spread", "cross_entropy"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
+        if not self.cross_entropy and self.metric_loss == "none":
+            raise ValueError(
+                "cross_entropy=False with metric_loss='none' leaves nothing to learn from; set one of them"
+            )
+        self._refuse_unread()
+
+    def _refuse_unread(self) -> None:
+        if self.model == "baseline":
+            return
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        unread = [name for name in OF_BASELINE if getattr(self, name) != defaults[name]]
+        if unread:
+            raise ValueError(
+                f"model={self.model!r} does not read {', '.join(unread)}; leave out what only 'baseline' reads"
+            )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
@@ -137,6 +171,13 @@ class TrainConfig:
 PRESETS: dict[str, dict[str, Any]] = {
     "laptop": {},
     "smoke": {"iterations": 8, "identities_per_batch": 4, "images_per_identity": 2, "log_every": 4},
+    "relative_distance": {
+        "model": "relative_distance",
+        "iterations": 300,
+        "identities_per_batch": 8,
+        "learning_rate": 1e-3,
+        "clip": 5.0,
+    },
     "street": {
         "stripes": 4,
         "flip": True,

@@ -20,9 +20,10 @@ from reidlab.data.dataset import ReIDDataset, class_labels, stack_batch
 from reidlab.data.records import Splits
 from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.transforms import train_transform
-from reidlab.models import Baseline
+from reidlab.models import Baseline, Model, RelativeDistanceNet
 from reidlab.progress import progress
 from reidlab.training.config import TrainConfig
+from reidlab.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class TrainResult:
     Args:
         model: in evaluation mode.
         config: what it was trained with.
-        history: one row every `log_every` iterations: iteration, learning_rate, and the mean of each loss term.
+        history: one row every `log_every` iterations: iteration, learning_rate, the mean of each loss term, and
+            with a triplet loss what `Watch` sees in the row's last batch.
         seconds: wall time of the loop.
         epochs: passes over the identities.
     """
 
-    model: Baseline
+    model: Model
     config: TrainConfig
     history: list[dict[str, float]] = field(repr=False)
     seconds: float
@@ -59,7 +61,7 @@ def train(
     report: Callable[[dict[str, float]], None] | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
 ) -> TrainResult:
-    """Train a `Baseline` on the training identities of a data set.
+    """Train a model on the training identities of a data set.
 
     Args:
         config: the settings.
@@ -77,6 +79,7 @@ def train(
 
     Raises:
         ValueError: fewer identities than P, or an `augment` that the settings leave no place for.
+        CollapseError: the features of all images have become one point.
         FloatingPointError: the loss became NaN or infinite; the message names iteration and term.
 
     Taught in: notebooks/00_start_here.ipynb
@@ -94,21 +97,27 @@ def train(
     augment = augment or usual
     optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     scheduler = _schedule(optimizer, config)
+    chance = torch.Generator().manual_seed(config.seed)  # triplets drawn by chance
+    watch = Watch(config)
     history: list[dict[str, float]] = []
     running: list[dict[str, float]] = []
     start = time.perf_counter()
     batches = progress(_endless(loader, sampler, config.iterations), "training", config.iterations)
     for iteration, (images, targets, _) in enumerate(batches, start=1):
         images = augment(images.to(device, non_blocking=True)).to(memory_format=torch.channels_last)
-        running.append(_step(model, optimizer, images, targets.to(device), config, iteration))
+        targets = targets.to(device)
+        terms, features = _step(model, optimizer, images, targets, config, iteration, chance)
+        running.append(terms)
         if average:
             average.update(model)
         if iteration % config.log_every == 0 or iteration == config.iterations:
             means = {name: float(np.mean([row[name] for row in running])) for name in running[0]}
-            history.append({"iteration": iteration, "learning_rate": scheduler.get_last_lr()[0], **means})
+            seen = {"iteration": iteration, "learning_rate": scheduler.get_last_lr()[0]}
+            history.append({**seen, **means, **watch.row(features, targets)})
             running = []
             if report:
                 report(history[-1])
+            watch.check(history[-1])
         scheduler.step()
     model = average.model if average else model
     return TrainResult(model.eval(), config, history, time.perf_counter() - start, config.iterations / len(sampler))
@@ -126,13 +135,16 @@ def _sampler(config: TrainConfig, data: Splits) -> PKBatchSampler:
     return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed, cameras)
 
 
-def _new_model(config: TrainConfig, data: Splits) -> Baseline:
+def _new_model(config: TrainConfig, data: Splits) -> Model:
+    if config.model == "relative_distance":
+        return RelativeDistanceNet()
     names = ("backbone", "weights", "margin", "label_smoothing", "flip", "stripes")
+    names += ("metric_loss", "metric", "cross_entropy")
     return Baseline(len(class_labels(data.train)), **{name: getattr(config, name) for name in names})
 
 
 def _inputs(
-    config: TrainConfig, data: Splits, model: Baseline, sampler: PKBatchSampler, workers: int
+    config: TrainConfig, data: Splits, model: Model, sampler: PKBatchSampler, workers: int
 ) -> tuple[DataLoader, Callable[[Tensor], Tensor]]:
     """Return a loader of batches, and what is to be done to each batch of images as a whole."""
     size = (model.height, model.width)
@@ -152,34 +164,35 @@ def _inputs(
 
 
 def _step(
-    model: Baseline,
+    model: Model,
     optimizer: torch.optim.Optimizer,
     images: Tensor,
     targets: Tensor,
     config: TrainConfig,
     iteration: int,
-) -> dict[str, float]:
-    """Change the weights by one batch and return the terms of its loss."""
-    outputs = model(images, torch.bfloat16 if config.precision == "bfloat16" else None)
+    chance: torch.Generator,
+) -> tuple[dict[str, float], Tensor]:
+    """Change the weights by one batch; return the terms of its loss and its features."""
+    outputs = model(images, torch.bfloat16) if config.precision == "bfloat16" else model(images)
     _check_finite({"features": outputs["features"]}, iteration)
-    terms = model.loss(outputs, targets)
+    terms = model.loss(outputs, targets, chance)
     _check_finite(terms, iteration)
     optimizer.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
     if config.clip:
         nn.utils.clip_grad_norm_(model.parameters(), config.clip)
     optimizer.step()
-    return {name: float(value.detach()) for name, value in terms.items()}
+    return {name: float(value.detach()) for name, value in terms.items()}, outputs["features"].detach()
 
 
 class _Average:
     """A moving average of a model's weights and buffers; over the first batches it forgets more quickly."""
 
-    def __init__(self, model: Baseline, decay: float):
+    def __init__(self, model: Model, decay: float):
         self.model, self.decay, self.batches = copy.deepcopy(model), decay, 0
 
     @torch.no_grad()
-    def update(self, model: Baseline) -> None:
+    def update(self, model: Model) -> None:
         decay = min(self.decay, (1 + self.batches) / (10 + self.batches))
         self.batches += 1
         for mean, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):

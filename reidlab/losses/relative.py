@@ -1,0 +1,242 @@
+"""Relative distance comparison: a triplet objective on unit features, and two ways to its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from reidlab.distances import check_unit_norm
+
+
+def generate_triplets(
+    pids: Tensor,
+    generator: torch.Generator,
+    num_triplets: int | None = None,
+    num_identities: int | None = None,
+) -> Tensor:
+    """Draw triplets from images that are in memory: identities first, then triplets within them.
+
+    Every image of the chosen identities is an anchor in turn; its positive is drawn from its own identity,
+    its negative from the other chosen ones. Called again it draws other triplets from the same images.
+
+    Args:
+        pids: (B,) identities of the images.
+        generator: on the CPU.
+        num_triplets: how many; None for one an image that can be an anchor.
+        num_identities: how many identities to use; None for all.
+
+    Returns:
+        (T, 3) indices of anchor, positive and negative. Identities with one image serve as negatives only.
+
+    Raises:
+        ValueError: no identity with two images, fewer than two identities, or numbers out of range.
+
+    Example:
+        >>> triplets = generate_triplets(torch.tensor([5, 5, 8, 8]), torch.Generator().manual_seed(0))
+        >>> triplets[:, 0].tolist(), triplets[:, 1].tolist()
+        ([0, 1, 2, 3], [1, 0, 3, 2])
+
+    Source: Ding, Lin, Wang, Chao, "Deep feature learning with relative distance comparison for person
+    re-identification", 2015, triplet generation.
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    identities = pids.cpu().unique()
+    wanted = len(identities) if num_identities is None else num_identities
+    if not 2 <= wanted <= len(identities):
+        raise ValueError(
+            f"got {len(identities)} identities to draw {wanted} from; a triplet needs two: "
+            "put more identities into the batch, or set num_identities from 2 to their number"
+        )
+    if num_triplets is not None and num_triplets < 1:
+        raise ValueError(f"num_triplets={num_triplets}: expected at least 1")
+    chosen = identities[torch.randperm(len(identities), generator=generator)[:wanted]]
+    there = torch.isin(pids.cpu(), chosen)
+    same = (pids[:, None] == pids[None, :]).cpu()
+    positive = same & there & ~torch.eye(len(pids), dtype=torch.bool)
+    anchors = (there & positive.any(1)).nonzero().flatten()
+    if not len(anchors):
+        raise ValueError(f"none of the {wanted} identities has two images: no image has a positive; raise K")
+    if num_triplets is not None:
+        rounds = -(-num_triplets // len(anchors))
+        anchors = anchors.repeat(rounds)[:num_triplets]
+    p = torch.multinomial(positive[anchors].float(), 1, generator=generator).flatten()
+    n = torch.multinomial((there & ~same)[anchors].float(), 1, generator=generator).flatten()
+    return torch.stack([anchors, p, n], dim=1).to(pids.device)  # (T, 3)
+
+
+def relative_distance_loss(
+    features: Tensor, triplets: Tensor, constant: float = -1.0, reduction: str = "mean"
+) -> Tensor:
+    """Compare squared distances of unit features: max(|a - p|² - |a - n|², C) over triplets.
+
+    The difference lies between -4 and 4. At C = -1 a triplet stops to matter once its negative is farther
+    by 1; the best possible loss is C, not 0.
+
+    Args:
+        features: (B, D) of length 1.
+        triplets: (T, 3) indices of anchor, positive, negative.
+        constant: C, where the hinge begins.
+        reduction: "mean" over the triplets, or their "sum" as in the paper.
+
+    Returns:
+        A scalar ≥ C for the mean, ≥ T·C for the sum.
+
+    Raises:
+        ValueError: features that are not of length 1, triplets of another shape or out of range, another
+            reduction.
+
+    Example:
+        >>> features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> round(relative_distance_loss(features, torch.tensor([[0, 1, 2]])).item(), 4)  # 0.8 - 2 is below -1
+        -1.0
+        >>> round(relative_distance_loss(features, torch.tensor([[1, 0, 2]])).item(), 4)  # 0.8 - 0.4
+        0.4
+
+    Source: Ding et al. 2015, the objective with C = -1.
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    check_unit_norm(features)
+    _check_triplets(triplets, len(features))
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
+    terms = _differences(features.float() if features.dtype != torch.float64 else features, triplets)
+    terms = terms.clamp(min=constant)
+    return terms.mean() if reduction == "mean" else terms.sum()
+
+
+@dataclass(frozen=True)
+class RelativeGradient:
+    """The gradient of the summed objective, and what it cost.
+
+    Args:
+        loss: the sum over the triplets.
+        gradients: one tensor for each parameter, in their order.
+        forward_passes: images sent through the network.
+        backward_passes: gradients of one image's features taken.
+
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+
+    loss: float
+    gradients: tuple[Tensor, ...] = field(repr=False)
+    forward_passes: int
+    backward_passes: int
+
+
+def relative_distance_gradient(
+    embed: Callable[[Tensor], Tensor],
+    parameters: Sequence[Tensor],
+    images: Tensor,
+    triplets: Tensor,
+    constant: float = -1.0,
+    method: str = "image",
+) -> RelativeGradient:
+    """Compute the gradient of the summed relative distance objective, image by image or triplet by triplet.
+
+    "triplet" sends the three images of each triplet through the network and back: 3T passes each way.
+    "image" sends each image that is used through once, collects what all triplets ask of its feature, and
+    goes back once. Both give the gradient that autograd gives; the second costs as many passes as there are
+    images, however many triplets are made of them. Autograd itself works the second way.
+
+    Args:
+        embed: turns images (n, …) into unit features (n, D), each image by itself: no batch norm in
+            training mode, whose features depend on the batch.
+        parameters: what to take the gradient for.
+        images: (B, …).
+        triplets: (T, 3) indices into `images`.
+        constant: C of the objective.
+        method: "image" or "triplet".
+
+    Returns:
+        A `RelativeGradient`.
+
+    Raises:
+        ValueError: another method, triplets that do not fit, features that are not of length 1.
+
+    Example:
+        >>> weight = torch.eye(2, requires_grad=True)
+        >>> def embed(x):
+        ...     return torch.nn.functional.normalize(x @ weight)
+        >>> images = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+        >>> triplets = torch.tensor([[0, 1, 2], [1, 0, 2]])
+        >>> by_triplets = relative_distance_gradient(embed, [weight], images, triplets, method="triplet")
+        >>> by_images = relative_distance_gradient(embed, [weight], images, triplets, method="image")
+        >>> by_triplets.forward_passes, by_images.forward_passes
+        (6, 3)
+        >>> torch.allclose(by_triplets.gradients[0], by_images.gradients[0])
+        True
+
+    Source: Ding et al. 2015, algorithm 1 (triplets) and algorithms 2 and 3 (images).
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    _check_triplets(triplets, len(images))
+    parameters = list(parameters)
+    if method == "triplet":
+        return _by_triplets(embed, parameters, images, triplets, constant)
+    if method == "image":
+        return _by_images(embed, parameters, images, triplets, constant)
+    raise ValueError(f"method={method!r}: expected 'image' or 'triplet'")
+
+
+def _by_triplets(embed, parameters, images, triplets, constant) -> RelativeGradient:
+    loss, total = 0.0, [torch.zeros_like(p) for p in parameters]
+    for triplet in triplets:
+        a, p, n = (_one(embed, images, index) for index in triplet)  # three forward passes, (D,) each
+        difference = (a - p).square().sum() - (a - n).square().sum()
+        loss += max(difference.item(), constant)
+        pulls = _pulls(a, p, n) if difference > constant else [torch.zeros_like(a)] * 3
+        for feature, pull in zip((a, p, n), pulls, strict=True):  # three backward passes
+            _add(total, torch.autograd.grad(feature, parameters, pull, allow_unused=True))
+    passes = 3 * len(triplets)
+    return RelativeGradient(loss, tuple(total), passes, passes)
+
+
+def _by_images(embed, parameters, images, triplets, constant) -> RelativeGradient:
+    loss, total = 0.0, [torch.zeros_like(p) for p in parameters]
+    features = {int(index): _one(embed, images, index) for index in triplets.unique()}  # one forward pass each
+    wanted = {index: torch.zeros_like(feature) for index, feature in features.items()}  # ∂loss/∂feature
+    for triplet in triplets.tolist():
+        a, p, n = (features[index] for index in triplet)
+        difference = (a - p).square().sum() - (a - n).square().sum()
+        loss += max(difference.item(), constant)
+        if difference > constant:
+            for index, pull in zip(triplet, _pulls(a, p, n), strict=True):
+                wanted[index] += pull
+    for index, feature in features.items():  # one backward pass each
+        _add(total, torch.autograd.grad(feature, parameters, wanted[index], allow_unused=True))
+    return RelativeGradient(loss, tuple(total), len(features), len(features))
+
+
+@torch.no_grad()
+def _pulls(a: Tensor, p: Tensor, n: Tensor) -> list[Tensor]:
+    """The derivatives of |a - p|² - |a - n|² by a, p and n."""
+    return [2 * (n - p), 2 * (p - a), 2 * (a - n)]
+
+
+def _one(embed: Callable[[Tensor], Tensor], images: Tensor, index: Tensor) -> Tensor:
+    return check_unit_norm(embed(images[int(index)][None]))[0]
+
+
+def _add(total: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    for sum_so_far, gradient in zip(total, gradients, strict=True):
+        if gradient is not None:  # a parameter that this feature does not depend on
+            sum_so_far += gradient
+
+
+def _differences(features: Tensor, triplets: Tensor) -> Tensor:
+    a, p, n = features[triplets].unbind(1)  # (T, 3, D) -> (T, D) each
+    return (a - p).square().sum(1) - (a - n).square().sum(1)
+
+
+def _check_triplets(triplets: Tensor, num_images: int) -> None:
+    if triplets.ndim != 2 or triplets.shape[1] != 3 or not len(triplets) or triplets.is_floating_point():
+        raise ValueError(
+            f"triplets: got shape {tuple(triplets.shape)} {triplets.dtype}, expected (T, 3) integers, T > 0"
+        )
+    if triplets.min() < 0 or triplets.max() >= num_images:
+        raise ValueError(
+            f"triplets hold indices {int(triplets.min())} … {int(triplets.max())}, expected 0 … {num_images - 1}"
+        )

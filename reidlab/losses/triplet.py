@@ -1,0 +1,232 @@
+"""Triplet losses: four ways to choose triplets from a batch, and what a batch holds."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reidlab.distances import pairwise
+
+MININGS = ("batch_hard", "batch_all", "semi_hard", "random")
+
+_log = logging.getLogger("reidlab.losses")
+
+
+def triplet_loss(
+    features: Tensor,
+    pids: Tensor,
+    margin: float | None = 0.3,
+    mining: str = "batch_hard",
+    metric: str = "euclidean",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Ask that every image is nearer to its own person than to others, for triplets chosen from a batch.
+
+    A triplet is an anchor, a positive (another image of its identity) and a negative (an image of another
+    identity). Any mix of labels is allowed; an anchor without a positive or without a negative makes no
+    triplet. `mining` says which triplets count:
+
+    - "batch_hard": for each anchor its farthest positive and its nearest negative; mean over the anchors.
+    - "batch_all": all triplets; mean over those that are not yet met, or over all with the soft margin.
+    - "semi_hard": for each anchor and positive the nearest negative beyond the positive, or where there is
+      none the farthest negative; mean over these pairs.
+    - "random": for each anchor one positive and one negative by chance; mean over the anchors.
+
+    Without a single triplet the loss is a zero that still has a graph, and the logger "reidlab.losses" warns.
+
+    Args:
+        features: (B, D), not normalised.
+        pids: (B,) integer identities.
+        margin: how much farther the negative must be than the positive, in units of the distance; None for
+            the soft margin log(1 + exp(d_ap - d_an)).
+        mining: one of `MININGS`.
+        metric: "euclidean", "squared" or "cosine"; a margin means something else with each.
+        generator: on the CPU; what "random" draws from, and only "random" needs.
+
+    Returns:
+        A scalar ≥ 0.
+
+    Raises:
+        ValueError: shapes that do not fit, a negative margin, an unknown mining or metric, "random" without a
+            generator, NaN or infinity in the features.
+
+    Example:
+        >>> features, pids = torch.tensor([[0.0], [1.0], [3.0], [5.0]]), torch.tensor([7, 7, 8, 8])
+        >>> round(triplet_loss(features, pids, margin=0.3).item(), 4)
+        0.075
+        >>> round(triplet_loss(features, pids, margin=0.3, mining="batch_all").item(), 4)
+        0.3
+
+    Source: Hermans, Beyer, Leibe, "In defense of the triplet loss for person re-identification", 2017, eq. 5
+    (batch-hard) and 6 (batch-all); Schroff, Kalenichenko, Philbin, "FaceNet", 2015, eq. 4 (semi-hard).
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    _check(features, pids, margin)
+    if mining not in MININGS:
+        raise ValueError(f"mining={mining!r}: expected one of {', '.join(MININGS)}")
+    if mining == "random" and generator is None:
+        raise ValueError("mining='random' draws triplets by chance: pass generator=torch.Generator().manual_seed(0)")
+    distances = pairwise(features, metric=metric)  # (B, B)
+    positive, negative = positives_and_negatives(pids)
+    if not (positive.any(1) & negative.any(1)).any():
+        _log.warning("no triplet in a batch of %d images of %d identities: loss 0", len(pids), len(pids.unique()))
+        return features.sum() * 0.0
+    if mining == "batch_all":
+        gaps = _all_gaps(distances, positive, negative)
+        losses = _term(gaps, margin)
+        return losses.mean() if margin is None else losses.sum() / (losses > 0).sum().clamp(min=1)
+    with torch.no_grad():
+        anchors, p, n = _choose(mining, distances, positive, negative, generator)
+    return _term(distances[anchors, p] - distances[anchors, n], margin).mean()
+
+
+def positives_and_negatives(pids: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell for every two images of a batch whether the second is a positive or a negative of the first.
+
+    Args:
+        pids: (B,) identities.
+
+    Returns:
+        Two boolean (B, B) tensors; an image is neither its own positive nor its own negative.
+
+    Example:
+        >>> positive, negative = positives_and_negatives(torch.tensor([7, 7, 8]))
+        >>> positive.int().tolist(), negative.int().tolist()
+        ([[0, 1, 0], [1, 0, 0], [0, 0, 0]], [[0, 0, 1], [0, 0, 1], [1, 1, 0]])
+
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    same = pids[:, None] == pids[None, :]
+    return same & ~torch.eye(len(pids), dtype=torch.bool, device=pids.device), ~same
+
+
+def _choose(
+    mining: str, distances: Tensor, positive: Tensor, negative: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return anchors, positives and negatives as indices into the batch, (T,) each."""
+    if mining == "semi_hard":
+        anchors, p = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
+        beyond = negative[anchors] & (distances[anchors] > distances[anchors, p][:, None])  # (T, B)
+        nearest = distances[anchors].masked_fill(~beyond, torch.inf).argmin(1)
+        farthest = distances[anchors].masked_fill(~negative[anchors], -torch.inf).argmax(1)
+        return anchors, p, torch.where(beyond.any(1), nearest, farthest)
+    anchors = (positive.any(1) & negative.any(1)).nonzero().flatten()
+    positive, negative = positive[anchors], negative[anchors]  # (T, B)
+    if mining == "random":
+        p = torch.multinomial(positive.cpu().float(), 1, generator=generator).flatten()
+        n = torch.multinomial(negative.cpu().float(), 1, generator=generator).flatten()
+        return anchors, p.to(anchors.device), n.to(anchors.device)
+    p = distances[anchors].masked_fill(~positive, -torch.inf).argmax(1)
+    n = distances[anchors].masked_fill(~negative, torch.inf).argmin(1)
+    return anchors, p, n
+
+
+def _all_gaps(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """d_ap - d_an of every triplet, (T,)."""
+    anchors, p = positive.nonzero(as_tuple=True)
+    gaps = distances[anchors, p][:, None] - distances[anchors]  # (pairs, B)
+    return gaps[negative[anchors]]
+
+
+def _term(gaps: Tensor, margin: float | None) -> Tensor:
+    return F.softplus(gaps) if margin is None else F.relu(gaps + margin)
+
+
+def _check(features: Tensor, pids: Tensor, margin: float | None) -> None:
+    if pids.shape != features.shape[:1]:
+        raise ValueError(f"got {tuple(pids.shape)} pids for features {tuple(features.shape)}, expected one pid a row")
+    if margin is not None and not margin >= 0:
+        raise ValueError(f"margin={margin}: expected a number ≥ 0, or None for the soft margin")
+
+
+@dataclass(frozen=True)
+class TripletStatistics:
+    """What the triplets of a batch look like.
+
+    Args:
+        num_anchors: images with a positive and a negative.
+        num_triplets: all triplets of the batch.
+        easy: share of triplets with d_ap + margin ≤ d_an: they teach nothing.
+        semi_hard: share with d_ap < d_an < d_ap + margin: right order, too close.
+        hard: share with d_an ≤ d_ap: wrong order.
+        active_anchors: share of anchors whose batch-hard triplet is not easy.
+        hardest_positive: distance to the farthest positive, mean over anchors.
+        hardest_negative: distance to the nearest negative, mean over anchors.
+        mean_distance: between two different images of the batch; towards 0 all features collapse into one.
+
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+
+    num_anchors: int
+    num_triplets: int
+    easy: float
+    semi_hard: float
+    hard: float
+    active_anchors: float
+    hardest_positive: float
+    hardest_negative: float
+    mean_distance: float
+
+    @property
+    def active(self) -> float:
+        """Share of triplets that are not easy."""
+        return self.semi_hard + self.hard
+
+
+@torch.no_grad()
+def triplet_statistics(
+    features: Tensor, pids: Tensor, margin: float | None = 0.3, metric: str = "euclidean"
+) -> TripletStatistics:
+    """Count easy, semi-hard and hard triplets of a batch, for logs and plots.
+
+    A loss near 0 says little: it may be that all is learned, that no triplet is left in the batch, or that
+    all features are one point. These numbers tell which.
+
+    Args:
+        features: (B, D).
+        pids: (B,) identities.
+        margin: as for `triplet_loss`; the soft margin None counts as 0, so that no triplet is semi-hard.
+        metric: as for `triplet_loss`.
+
+    Returns:
+        A `TripletStatistics`; without a triplet all shares and distances over anchors are 0.
+
+    Raises:
+        ValueError: as for `triplet_loss`.
+
+    Example:
+        >>> features, pids = torch.tensor([[0.0], [1.0], [3.0], [5.0]]), torch.tensor([7, 7, 8, 8])
+        >>> found = triplet_statistics(features, pids, margin=1.5)
+        >>> found.num_triplets, found.easy, found.semi_hard, found.hard
+        (8, 0.625, 0.25, 0.125)
+
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    _check(features, pids, margin)
+    distances = pairwise(features, metric=metric)
+    positive, negative = positives_and_negatives(pids)
+    counts = positive.any(1) & negative.any(1)
+    num_items = len(pids)
+    mean_distance = float(distances.sum() / max(1, num_items * (num_items - 1)))
+    if not counts.any():
+        return TripletStatistics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, mean_distance)
+    gaps = _all_gaps(distances, positive, negative)
+    hard, easy = (gaps >= 0).float().mean().item(), (gaps + (margin or 0.0) <= 0) & (gaps < 0)
+    farthest = distances.masked_fill(~positive, -torch.inf).amax(1)[counts]
+    nearest = distances.masked_fill(~negative, torch.inf).amin(1)[counts]
+    gap = farthest - nearest
+    return TripletStatistics(
+        num_anchors=int(counts.sum()),
+        num_triplets=len(gaps),
+        easy=easy.float().mean().item(),
+        semi_hard=((gaps < 0) & ~easy).float().mean().item(),
+        hard=hard,
+        active_anchors=1 - ((gap + (margin or 0.0) <= 0) & (gap < 0)).float().mean().item(),
+        hardest_positive=farthest.mean().item(),
+        hardest_negative=nearest.mean().item(),
+        mean_distance=mean_distance,
+    )
