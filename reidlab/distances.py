@@ -14,7 +14,8 @@ RANGES = {"cosine": (0.0, 2.0), "euclidean": (0.0, 2.0), "squared": (0.0, 4.0)}
 """The least and the largest distance of two features of length 1, by metric."""
 
 RANGE_TOLERANCE = 1e-3
-"""How far rounding may take a distance out of its range; features rounded to float16 need half of it."""
+"""How far rounding may take a distance out of its range, as a share of the largest one: features of length 1
+rounded to float16 can need all of it."""
 
 
 def _squared_lengths(name: str, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -205,8 +206,8 @@ def check_range(distmat: Tensor, metric: str, unit_norm: bool = True) -> Tensor:
             The cosine does not depend on lengths.
 
     Returns:
-        `distmat` unchanged, so that the check can stand around an expression. Rounding may leave the range
-        by 1e-3.
+        `distmat` unchanged, so that the check can stand around an expression. Rounding may leave the range by
+        a thousandth of its width for features of length 1, as features rounded to float16 do.
 
     Raises:
         ValueError: an unknown metric, or an entry that is outside, NaN or infinite.
@@ -222,7 +223,8 @@ def check_range(distmat: Tensor, metric: str, unit_norm: bool = True) -> Tensor:
     """
     _check_metric(metric)
     low, high = RANGES[metric] if unit_norm or metric == "cosine" else (0.0, math.inf)
-    inside = (distmat >= low - RANGE_TOLERANCE) & (distmat <= high + RANGE_TOLERANCE) & torch.isfinite(distmat)
+    rounding = RANGE_TOLERANCE * RANGES[metric][1]
+    inside = (distmat >= low - rounding) & (distmat <= high + rounding) & torch.isfinite(distmat)
     if inside.all():
         return distmat
     outside = (~inside).nonzero()

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -29,6 +29,7 @@ def loop(features, pids, target, negatives):
     return sum(pull) / max(1, len(pull)) + sum(push) / max(1, len(push))
 
 
+@settings(deadline=None)
 @given(
     SEEDS,
     st.lists(st.integers(0, 3), min_size=1, max_size=9),
@@ -70,6 +71,7 @@ def test_it_is_cosine_distance_in_another_coat():
     assert pull_push_loss(features, pids, negatives="all").item() == pytest.approx(expected.item())
 
 
+@settings(deadline=None)
 @given(SEEDS)
 def test_order_matters_only_to_which_image_is_first(seed):
     features, pids = unit(seed, 9), torch.arange(9) % 4

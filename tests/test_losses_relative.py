@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -40,6 +40,7 @@ def by_autograd(embed, weights, images, triplets, constant):
     return loss.item(), torch.autograd.grad(loss, weights)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 8), st.sampled_from([-1.0, -2.0, 0.0, -0.3]))
 def test_loss_equals_the_loop(seed, num_triplets, constant):
     features = unit(seed, 5)
@@ -66,6 +67,7 @@ def test_loss_by_hand():
     assert found == pytest.approx((1 - 2) / 2, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 12), st.sampled_from([-1.0, -0.2]))
 def test_both_ways_give_the_gradient_of_autograd(seed, num_triplets, constant):
     embed, weights = network(seed)
@@ -144,6 +146,7 @@ def test_gradient_of_the_loss_is_right():
     assert torch.autograd.gradcheck(loss, torch.randn(4, 3, generator=seeded(0), dtype=torch.float64).requires_grad_())
 
 
+@settings(deadline=None)
 @given(SEEDS, LABELS)
 def test_triplets_are_valid_and_every_image_with_a_positive_is_an_anchor_once(seed, labels):
     pids = torch.tensor(labels)
@@ -158,6 +161,7 @@ def test_triplets_are_valid_and_every_image_with_a_positive_is_an_anchor_once(se
         assert a != p and labels[a] == labels[p] and labels[a] != labels[n]
 
 
+@settings(deadline=None)
 @given(SEEDS, st.integers(1, 30), st.integers(2, 4))
 def test_number_of_triplets_and_of_identities(seed, num_triplets, num_identities):
     pids = torch.arange(12) % 4 + 100
@@ -166,6 +170,8 @@ def test_number_of_triplets_and_of_identities(seed, num_triplets, num_identities
     assert len(pids[triplets].unique()) <= num_identities
     anchors = Counter(triplets[:, 0].tolist())  # no image twice before all had their turn
     assert max(anchors.values()) == -(-num_triplets // (3 * num_identities))
+    if num_identities == 4:
+        assert max(anchors.values()) - min(anchors[image] for image in range(12)) <= 1
 
 
 def test_every_positive_negative_and_identity_is_drawn_equally_often():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_losses_triplet import METRICS, PAIRS, SIX, draw, tables
 
@@ -32,6 +32,7 @@ def test_soft_margin_counts_as_none():
     assert triplet_statistics(SIX, PAIRS, None).semi_hard == 0
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.lists(st.integers(0, 3), min_size=2, max_size=9),

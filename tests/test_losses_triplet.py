@@ -5,10 +5,11 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlab.losses import MININGS, positives_and_negatives, triplet_loss
+from reidlab.distances import euclidean_distance
+from reidlab.losses import MININGS, choose_triplets, positives_and_negatives, triplet_loss
 
 METRICS = ("euclidean", "squared", "cosine")
 SURE = tuple(mining for mining in MININGS if mining != "random")
@@ -58,6 +59,7 @@ def loop(features, pids, margin, mining, metric):
     return sum(terms) / len(terms) if terms else 0.0
 
 
+@settings(deadline=None)
 @given(SEEDS, LABELS, MARGINS, st.sampled_from(SURE), st.sampled_from(METRICS))
 def test_equals_the_loop_for_any_mix_of_labels(seed, pids, margin, mining, metric):
     features = draw(seed, len(pids))
@@ -66,6 +68,7 @@ def test_equals_the_loop_for_any_mix_of_labels(seed, pids, margin, mining, metri
     assert found.item() == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(SEEDS, LABELS, MARGINS, st.sampled_from(METRICS))
 def test_random_stays_between_the_easiest_and_the_hardest_choice(seed, pids, margin, metric):
     features = draw(seed, len(pids))
@@ -125,6 +128,34 @@ SIX, PAIRS = torch.tensor([[0.0], [2.0], [1.0], [6.0], [5.0], [9.0]]), torch.ten
 )
 def test_six_points_by_hand(mining, expected):
     assert triplet_loss(SIX, PAIRS, margin=1.5, mining=mining).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "mining, expected",
+    [
+        # at 0, 2 | 1, 6 | 5, 9: the columns are anchor, positive, negative
+        ("batch_hard", [(0, 1, 2), (1, 0, 2), (2, 3, 0), (3, 2, 4), (4, 5, 3), (5, 4, 3)]),
+        ("semi_hard", [(0, 1, 4), (1, 0, 4), (2, 3, 5), (3, 2, 0), (4, 5, 0), (5, 4, 1)]),
+        ("batch_all", [(a, a ^ 1, n) for a in range(6) for n in range(6) if n // 2 != a // 2]),
+    ],
+)
+def test_chosen_triplets_of_six_points_by_hand(mining, expected):
+    chosen = choose_triplets(euclidean_distance(SIX), PAIRS, mining)
+    assert [tuple(row) for row in chosen.tolist()] == expected
+
+
+@settings(deadline=None)
+@given(SEEDS, LABELS, st.sampled_from(MININGS))
+def test_chosen_triplets_are_valid_and_every_anchor_that_can_be_has_its_own(seed, pids, mining):
+    distances = euclidean_distance(draw(seed, len(pids)))
+    chosen = choose_triplets(distances, torch.tensor(pids), mining, torch.Generator().manual_seed(seed)).tolist()
+    for a, p, n in chosen:
+        assert a != p and pids[a] == pids[p] and pids[a] != pids[n]
+    positives = {a: pids.count(pid) - 1 for a, pid in enumerate(pids) if 1 < pids.count(pid) < len(pids)}
+    negatives = {a: len(pids) - 1 - count for a, count in positives.items()}
+    times = {"batch_all": lambda a: positives[a] * negatives[a], "semi_hard": lambda a: positives[a]}.get(mining)
+    assert Counter(a for a, _, _ in chosen) == {a: times(a) if times else 1 for a in positives}
+    assert len({tuple(row) for row in chosen}) == len(chosen)
 
 
 def test_semi_hard_takes_the_farthest_negative_where_none_is_beyond():
@@ -189,6 +220,7 @@ def test_half_precision_and_autocast_are_computed_in_float32(mining):
     assert found.dtype == torch.float32 and found == triplet_loss(features.float(), pids, mining=mining)
 
 
+@settings(deadline=None)
 @given(LABELS)
 def test_positives_and_negatives(pids):
     positive, negative = positives_and_negatives(torch.tensor(pids))
@@ -197,6 +229,8 @@ def test_positives_and_negatives(pids):
 
 
 def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"distances: got shape \(2, 3\) for 2 pids"):
+        choose_triplets(torch.ones(2, 3), torch.tensor([1, 2]))
     pids = torch.tensor([1, 1, 2])
     with pytest.raises(ValueError, match=r"got \(2,\) pids for features \(3, 2\), expected one pid a row"):
         triplet_loss(torch.ones(3, 2), torch.tensor([1, 2]))

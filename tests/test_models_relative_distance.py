@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlab.losses import relative_distance_gradient, relative_distance_loss
+from reidlab.losses import generate_triplets, relative_distance_gradient, relative_distance_loss
 from reidlab.models import RelativeDistanceNet
 from reidlab.models.relative_distance import SMALLEST_SIDE
 
@@ -57,6 +57,9 @@ def test_loss_is_the_mean_over_triplets_and_draws_new_ones():
         for seed in (0, 0, 1)
     )
     assert first == same != other
+    generator = torch.Generator().manual_seed(0)
+    triplets = torch.cat([generate_triplets(labels, generator) for _ in range(3)])
+    assert first == relative_distance_loss(outputs["features"], triplets).item()
     torch.manual_seed(0)  # without a generator it is torch's global one that is drawn from
     assert model.loss(outputs, labels)["relative_distance"].item() == first
     features = torch.eye(16)[[0, 0, 0, 1, 1, 1, 2]]  # every triplet is 0 - 2

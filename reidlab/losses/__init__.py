@@ -11,6 +11,7 @@ from reidlab.losses.relative import (
 from reidlab.losses.triplet import (
     MININGS,
     TripletStatistics,
+    choose_triplets,
     positives_and_negatives,
     triplet_loss,
     triplet_statistics,
@@ -21,6 +22,7 @@ __all__ = [
     "MININGS",
     "RelativeGradient",
     "TripletStatistics",
+    "choose_triplets",
     "generate_triplets",
     "metric_loss",
     "positives_and_negatives",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from reidlab.distances import check_unit_norm
 
@@ -103,7 +104,7 @@ def relative_distance_loss(
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
     terms = _differences(features.float() if features.dtype != torch.float64 else features, triplets)
-    terms = terms.clamp(min=constant)
+    terms = F.threshold(terms, constant, constant)  # unlike clamp, in no version a gradient at the hinge itself
     return terms.mean() if reduction == "mean" else terms.sum()
 
 

@@ -66,22 +66,16 @@ def triplet_loss(
     Taught in: notebooks/03_triplet_losses.ipynb
     """
     _check(features, pids, margin)
-    if mining not in MININGS:
-        raise ValueError(f"mining={mining!r}: expected one of {', '.join(MININGS)}")
-    if mining == "random" and generator is None:
-        raise ValueError("mining='random' draws triplets by chance: pass generator=torch.Generator().manual_seed(0)")
     distances = pairwise(features, metric=metric)  # (B, B)
-    positive, negative = positives_and_negatives(pids)
-    if not (positive.any(1) & negative.any(1)).any():
+    anchors, positives, negatives = choose_triplets(distances, pids, mining, generator).unbind(1)  # (T,) each
+    if not len(anchors):
         _log.warning("no triplet in a batch of %d images of %d identities: loss 0", len(pids), len(pids.unique()))
         return features.sum() * 0.0
-    if mining == "batch_all":
-        gaps = _all_gaps(distances, positive, negative)
-        losses = _term(gaps, margin)
-        return losses.mean() if margin is None else losses.sum() / (losses > 0).sum().clamp(min=1)
-    with torch.no_grad():
-        anchors, p, n = _choose(mining, distances, positive, negative, generator)
-    return _term(distances[anchors, p] - distances[anchors, n], margin).mean()
+    gaps = distances[anchors, positives] - distances[anchors, negatives]
+    if margin is None:
+        return F.softplus(gaps).mean()
+    losses = F.relu(gaps + margin)
+    return losses.sum() / (losses > 0).sum().clamp(min=1) if mining == "batch_all" else losses.mean()
 
 
 def positives_and_negatives(pids: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,36 +98,69 @@ def positives_and_negatives(pids: Tensor) -> tuple[Tensor, Tensor]:
     return same & ~torch.eye(len(pids), dtype=torch.bool, device=pids.device), ~same
 
 
-def _choose(
-    mining: str, distances: Tensor, positive: Tensor, negative: Tensor, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return anchors, positives and negatives as indices into the batch, (T,) each."""
-    if mining == "semi_hard":
-        anchors, p = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
-        beyond = negative[anchors] & (distances[anchors] > distances[anchors, p][:, None])  # (T, B)
-        nearest = distances[anchors].masked_fill(~beyond, torch.inf).argmin(1)
-        farthest = distances[anchors].masked_fill(~negative[anchors], -torch.inf).argmax(1)
-        return anchors, p, torch.where(beyond.any(1), nearest, farthest)
-    anchors = (positive.any(1) & negative.any(1)).nonzero().flatten()
-    positive, negative = positive[anchors], negative[anchors]  # (T, B)
+@torch.no_grad()
+def choose_triplets(
+    distances: Tensor, pids: Tensor, mining: str = "batch_hard", generator: torch.Generator | None = None
+) -> Tensor:
+    """Choose triplets of a batch, as `triplet_loss` does.
+
+    Args:
+        distances: (B, B) between the images of the batch.
+        pids: (B,) identities.
+        mining: one of `MININGS`.
+        generator: on the CPU; for "random".
+
+    Returns:
+        (T, 3) indices of anchor, positive and negative, ordered by anchor; T is 0 where the batch holds none.
+        Of equally far images the first is chosen.
+
+    Raises:
+        ValueError: a matrix of another size, an unknown mining, or "random" without a generator.
+
+    Example:
+        >>> distances, pids = torch.tensor([[0.0, 1, 3], [1, 0, 2], [3, 2, 0]]), torch.tensor([7, 7, 8])
+        >>> choose_triplets(distances, pids).tolist()
+        [[0, 1, 2], [1, 0, 2]]
+
+    Taught in: notebooks/03_triplet_losses.ipynb
+    """
+    if distances.shape != (len(pids), len(pids)):
+        raise ValueError(f"distances: got shape {tuple(distances.shape)} for {len(pids)} pids, expected one of each pair")
+    if mining not in MININGS:
+        raise ValueError(f"mining={mining!r}: expected one of {', '.join(MININGS)}")
+    if mining == "random" and generator is None:
+        raise ValueError("mining='random' draws triplets by chance: pass generator=torch.Generator().manual_seed(0)")
+    positive, negative = positives_and_negatives(pids)
+    if mining in ("batch_all", "semi_hard"):
+        anchors, p = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)  # every pair
+    else:
+        anchors = (positive.any(1) & negative.any(1)).nonzero().flatten()
+    if not len(anchors):
+        return anchors.new_empty(0, 3)
+    positive, negative, from_anchor = positive[anchors], negative[anchors], distances[anchors]  # (T, B) each
+    if mining == "batch_all":
+        pair, n = negative.nonzero(as_tuple=True)
+        return torch.stack([anchors[pair], p[pair], n], dim=1)
     if mining == "random":
-        p = torch.multinomial(positive.cpu().float(), 1, generator=generator).flatten()
-        n = torch.multinomial(negative.cpu().float(), 1, generator=generator).flatten()
-        return anchors, p.to(anchors.device), n.to(anchors.device)
-    p = distances[anchors].masked_fill(~positive, -torch.inf).argmax(1)
-    n = distances[anchors].masked_fill(~negative, torch.inf).argmin(1)
-    return anchors, p, n
+        p, n = (_any_of(mask, generator) for mask in (positive, negative))
+    elif mining == "semi_hard":
+        beyond = negative & (from_anchor > distances[anchors, p][:, None])
+        n = torch.where(beyond.any(1), _nearest(from_anchor, beyond), _farthest(from_anchor, negative))
+    else:
+        p, n = _farthest(from_anchor, positive), _nearest(from_anchor, negative)
+    return torch.stack([anchors, p, n], dim=1)
 
 
-def _all_gaps(distances: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """d_ap - d_an of every triplet, (T,)."""
-    anchors, p = positive.nonzero(as_tuple=True)
-    gaps = distances[anchors, p][:, None] - distances[anchors]  # (pairs, B)
-    return gaps[negative[anchors]]
+def _farthest(distances: Tensor, mask: Tensor) -> Tensor:
+    return distances.masked_fill(~mask, -torch.inf).argmax(1)
 
 
-def _term(gaps: Tensor, margin: float | None) -> Tensor:
-    return F.softplus(gaps) if margin is None else F.relu(gaps + margin)
+def _nearest(distances: Tensor, mask: Tensor) -> Tensor:
+    return distances.masked_fill(~mask, torch.inf).argmin(1)
+
+
+def _any_of(mask: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.multinomial(mask.float().cpu(), 1, generator=generator).flatten().to(mask.device)
 
 
 def _check(features: Tensor, pids: Tensor, margin: float | None) -> None:
@@ -173,7 +200,7 @@ class TripletStatistics:
 
     @property
     def active(self) -> float:
-        """Share of triplets that are not easy."""
+        """Share of triplets that are not easy; with the soft margin easy ones have a small loss, too."""
         return self.semi_hard + self.hard
 
 
@@ -214,8 +241,9 @@ def triplet_statistics(
     mean_distance = float(distances.sum() / max(1, num_items * (num_items - 1)))
     if not counts.any():
         return TripletStatistics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, mean_distance)
-    gaps = _all_gaps(distances, positive, negative)
-    hard, easy = (gaps >= 0).float().mean().item(), (gaps + (margin or 0.0) <= 0) & (gaps < 0)
+    anchors, positives, negatives = choose_triplets(distances, pids, "batch_all").unbind(1)
+    gaps = distances[anchors, positives] - distances[anchors, negatives]
+    easy = (gaps + (margin or 0.0) <= 0) & (gaps < 0)
     farthest = distances.masked_fill(~positive, -torch.inf).amax(1)[counts]
     nearest = distances.masked_fill(~negative, torch.inf).amin(1)[counts]
     gap = farthest - nearest
@@ -224,7 +252,7 @@ def triplet_statistics(
         num_triplets=len(gaps),
         easy=easy.float().mean().item(),
         semi_hard=((gaps < 0) & ~easy).float().mean().item(),
-        hard=hard,
+        hard=(gaps >= 0).float().mean().item(),
         active_anchors=1 - ((gap + (margin or 0.0) <= 0) & (gap < 0)).float().mean().item(),
         hardest_positive=farthest.mean().item(),
         hardest_negative=nearest.mean().item(),
