@@ -159,6 +159,12 @@ def evaluate(
     split: Split = None,
     data_format: Annotated[str, typer.Option("--format", help="cuhk03, market1501 or folder.")] = "cuhk03",
     metric: Annotated[str, typer.Option(help="cosine or euclidean.")] = "cosine",
+    rule: Annotated[
+        str, typer.Option(help="market, cuhk03_open_reid, cuhk03_torchreid or allshots; decides rank-k, not mAP.")
+    ] = "market",
+    same_camera: Annotated[
+        str, typer.Option(help="exclude, or keep: count matches from the query's own camera; for data from one camera.")
+    ] = "exclude",
     device: Device = "auto",
     workers: Workers = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the scores here, as JSON.")] = None,
@@ -182,7 +188,8 @@ def evaluate(
     else:
         model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
     start = time.perf_counter()
-    result = evaluate_model(model, data, metric=metric, device=str(find_device(device)), workers=workers)
+    where = str(find_device(device))
+    result = evaluate_model(model, data, metric, rule, where, workers, same_camera)
     name = "shipped weights" if shipped else str(checkpoint or "raw pixels (no --checkpoint given)")
     typer.echo(f"{data.title}, {name}: {result}")
     if out:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from reidlab.data.dataset import stack_batch
 from reidlab.data.records import Record, Splits
 from reidlab.evaluation import Evaluation, evaluate
+from reidlab.evaluation.rules import check_rule
 from reidlab.progress import progress
 
 
@@ -91,18 +92,31 @@ def extract_features(
 
 
 def evaluate_model(
-    model: nn.Module, data: Splits, metric: str = "cosine", rule: str = "market", device: str = "cpu", workers: int = 0
+    model: nn.Module,
+    data: Splits,
+    metric: str = "cosine",
+    rule: str = "market",
+    device: str = "cpu",
+    workers: int = 0,
+    same_camera: str = "exclude",
+    repeats: int = 10,
+    seed: int = 0,
 ) -> Evaluation:
     """Embed query and gallery of a data set and score the ranking.
 
     Args:
         model: as for `extract_features`.
         data: a data set with `query` and `gallery`.
-        metric, rule: as for `reidlab.evaluation.evaluate`.
+        metric, rule, same_camera, repeats, seed: as for `reidlab.evaluation.evaluate`.
         device, workers: as for `extract_features`.
+
+    Raises:
+        ValueError: as for `extract_features` and `reidlab.evaluation.evaluate`; an unknown rule is refused before
+            anything is embedded.
 
     Taught in: notebooks/00_start_here.ipynb
     """
+    check_rule(rule, same_camera, repeats)
     query, gallery = (extract_features(model, r, device=device, workers=workers) for r in (data.query, data.gallery))
     return evaluate(
         query.features,
@@ -113,4 +127,7 @@ def evaluate_model(
         gallery_camids=gallery.camids,
         metric=metric,
         rule=rule,
+        same_camera=same_camera,
+        repeats=repeats,
+        seed=seed,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 COMMAND_VARIABLE = "REIDLAB_COMMAND"
 MUST_AGREE = ("dataset", "box", "protocol", "rule", "metric", "ap_formula")
+ASSUMED = {"same_camera": "exclude"}  # also must agree; records from before it was written down meant this
 
 
 def score_record(
@@ -64,7 +65,8 @@ def check_comparable(records: Sequence[dict[str, Any]]) -> None:
     """Refuse to compare scores that mean different things.
 
     Raises:
-        ValueError: the records differ in data set, box, protocol, rule, metric or formula; the message says how.
+        ValueError: the records differ in data set, box, protocol, rule, metric, formula or in what becomes of the
+            query's own camera; the message says how.
 
     Example:
         >>> base = dict(dataset="CUHK03", box="labeled", rule="market", metric="cosine", ap_formula="step")
@@ -74,8 +76,8 @@ def check_comparable(records: Sequence[dict[str, Any]]) -> None:
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
-    for key in MUST_AGREE:
-        values = sorted({str(record.get(key)) for record in records})
+    for key in (*MUST_AGREE, *ASSUMED):
+        values = sorted({str(record.get(key, ASSUMED.get(key))) for record in records})
         if len(values) > 1:
             raise ValueError(
                 f"these scores cannot be compared: {key} is {values[0]!r} in one and {values[1]!r} in another"

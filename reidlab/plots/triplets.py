@@ -107,9 +107,10 @@ def chosen_triplets(
     points, pids = _checked(points, pids)
     if not choices:
         raise ValueError("choices is empty: name at least one way of mining")
-    columns = min(3, len(choices))
+    columns = min(2, len(choices))
     rows = -(-len(choices) // columns)
-    size = (3.2 * columns, 2.9 * rows + 0.3)
+    width, height = 1.3 * np.ptp(points, axis=0) + 1e-6
+    size = (4.2 * columns, (4.0 * min(2.0, height / width) + 0.4) * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for axes in grid.flat[len(choices) :]:
         axes.set_visible(False)

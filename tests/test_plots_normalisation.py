@@ -1,0 +1,68 @@
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from reidlab import plots
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def panels(lengths):
+    return {f"length {s:g}": (np.array([2.0, 1.0]), np.array([[2.0 * s, 1.2 * s], [1.8, 0.2]])) for s in lengths}
+
+
+def test_nearest_neighbours_names_every_choice_and_marks_the_changes():
+    figure, text = plots.nearest_neighbours(panels([0.3, 0.9, 2.0]), "ab", ["cosine", "euclidean", "dot"])
+    assert "cosine: a, a, a; euclidean: b, a, b; dot: b, a, a." in text  # d(q, a) = 1.54, 0.22, 2.44; d(q, b) = 0.82
+    assert text.endswith("It changes at length 0.9, length 2.")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["length 0.3", "▶ length 0.9", "▶ length 2"]
+    figure.canvas.draw()  # some faults of a layout show only now
+    widths = [axes.spines["top"].get_visible() for axes in figure.axes]
+    assert widths == [False, True, True]
+
+
+def test_nearest_neighbours_chooses_as_the_package_does():
+    import torch
+
+    from reidlab.distances import pairwise
+
+    generator = np.random.default_rng(0)
+    query, points = generator.normal(size=2), generator.normal(size=(9, 2))
+    names = [str(number) for number in range(9)]
+    for metric in ("cosine", "euclidean"):
+        expected = int(pairwise(torch.tensor(query[None]), torch.tensor(points), metric).argmin())
+        _, text = plots.nearest_neighbours({"one": (query, points)}, names, [metric])
+        assert f"{metric}: {expected}." in text and text.endswith("It never changes.")
+
+
+def test_nearest_neighbours_refuses_what_it_cannot_draw():
+    with pytest.raises(ValueError, match="got 0 panels"):
+        plots.nearest_neighbours({}, "ab")
+    with pytest.raises(ValueError, match=r"measures \['cosines'\]"):
+        plots.nearest_neighbours(panels([1]), "ab", ["cosines"])
+    with pytest.raises(ValueError, match=r"length 1: got \(2,\) and \(2, 2\), expected \(2,\) and \(3, 2\)"):
+        plots.nearest_neighbours(panels([1]), "abc")
+    with pytest.raises(ValueError, match="length 0: a point lies at the origin"):
+        plots.nearest_neighbours(panels([0]), "ab")
+
+
+def test_distance_scales_tells_the_order_whatever_the_scale():
+    generator = np.random.default_rng(0)
+    same, other = generator.normal(1, 0.3, 40).round(1), generator.normal(2, 0.5, 50).round(1)
+    slow = np.mean([(s < o) + 0.5 * (s == o) for s in same for o in other])
+    assert (same[:, None] == other).any()  # ties are counted as one half, and there are some
+    figure, text = plots.distance_scales({"as is": (same, other), "shrunk": (same / 8, other / 8)}, "distance")
+    assert text.count(f"the same person nearer in {100 * slow:.2f} % of comparisons") == 2
+    figure.canvas.draw()
+    first, second = (axes.get_xlim() for axes in figure.axes)
+    assert np.allclose(np.array(first) / 8, second)
+
+
+def test_distance_scales_needs_both_kinds_of_pairs():
+    with pytest.raises(ValueError, match="of the same person and of different people"):
+        plots.distance_scales({"one": ([0.1], [])}, "distance")
