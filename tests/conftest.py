@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-import hypothesis
 import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is slow now and then
-hypothesis.settings.load_profile("any machine")
+with suppress(ImportError):  # torchreid's environment has none, and its tests need none
+    import hypothesis
+
+    hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one is slow now and then
+    hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -183,11 +183,11 @@ def test_types():
 
 
 @pytest.mark.parametrize("absent", ["removed", "given"])
-@pytest.mark.parametrize("decimals", [None, 1])
+@pytest.mark.parametrize("decimals", [None, 1, 0])  # with 0 most of the nearest are tied
 def test_open_set_rates_query_by_query(absent, decimals):
     distances, labels = crowd(decimals=decimals)
     result = calibrate(distances, **labels)
-    thresholds = np.unique(distances)[::17]
+    thresholds = np.unique(distances)[:: max(1, len(np.unique(distances)) // 50)]
     found, alarms, present, gone = np.zeros(len(thresholds)), np.zeros(len(thresholds)), 0, 0
     for q, row in enumerate(distances):
         same = labels["gallery_pids"] == labels["query_pids"][q]
@@ -208,7 +208,7 @@ def test_open_set_rates_query_by_query(absent, decimals):
 
 
 def test_open_set_without_a_limit_is_rank_one():
-    distances, labels = crowd(decimals=1)
+    distances, labels = crowd(decimals=0)
     result = calibrate(distances, **labels)
     rates = result.open_set(np.inf)
     assert rates.detection_identification_rate[0] == pytest.approx(evaluate_distances(distances, **labels).rank1)

@@ -125,7 +125,9 @@ def choose_triplets(
     Taught in: notebooks/03_triplet_losses.ipynb
     """
     if distances.shape != (len(pids), len(pids)):
-        raise ValueError(f"distances: got shape {tuple(distances.shape)} for {len(pids)} pids, expected one of each pair")
+        raise ValueError(
+            f"distances: got shape {tuple(distances.shape)} for {len(pids)} pids, expected one of each pair"
+        )
     if mining not in MININGS:
         raise ValueError(f"mining={mining!r}: expected one of {', '.join(MININGS)}")
     if mining == "random" and generator is None:
