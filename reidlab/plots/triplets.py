@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from reidlab.plots.drawing import styled
 
 PERSON_MARKERS = "os^Dv"
+SMALLEST = 1e-8
+"""A logarithmic axis has no place for 0; drawn here, it is seen to be small."""
 PULL, PUSH = ("#009E73", "-"), ("#D55E00", "--")
 """Colour and line of what a triplet pulls together and what it pushes apart."""
 
@@ -212,7 +214,7 @@ def runs(
         histories: rows with "iteration" and the columns, by the name of the run.
         columns: what to draw.
         levels: heights to mark in the first panel, by name.
-        log: columns with a logarithmic axis.
+        log: columns with a logarithmic axis, on which what is below 1e-8 is drawn at 1e-8.
 
     Returns:
         The figure and its description: where each run ends.
@@ -231,7 +233,7 @@ def runs(
     figure, panels = plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 3.2), squeeze=False)
     for axes, column in zip(panels.flat, columns, strict=True):
         for marker, (name, rows) in zip(cycle("os^Dvx"), histories.items(), strict=False):
-            values = [row[column] for row in rows]
+            values = [max(row[column], SMALLEST) if column in log else row[column] for row in rows]
             axes.plot([row["iteration"] for row in rows], values, marker=marker, markersize=4, label=name)
         axes.set(xlabel="iteration", title=column.replace("_", " "))
         if column in log:
