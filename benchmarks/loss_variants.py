@@ -3,13 +3,15 @@
     python benchmarks/loss_variants.py [VARIANT ...] [--data FOLDER] [--seeds 0 1 2] [--iterations 250]
 
 Every run trains the preset "laptop" (16 people × 4 images a batch) with one loss in place of the preset's two, from
-random weights, and searches with the feature before and the feature after the batch-norm neck, cosine distance. Rows go
-into results/loss_variants.json, in place of older ones of the same variant and seed; a table is printed.
+random weights, and searches with the feature before and the feature after the batch-norm neck, cosine distance.
+`works_on` says which of the two the loss works on. Rows go into results/loss_variants.json, in place of older ones of
+the same variant and seed; a table is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 from reidlab.data import CUHK03
 from reidlab.features import evaluate_model
 from reidlab.files import write_json
+from reidlab.losses import MININGS
 from reidlab.results import circumstances
 from reidlab.synth import World
 from reidlab.training import TrainConfig, train
@@ -68,14 +71,16 @@ def run(name: str, seed: int, iterations: int, data: CUHK03) -> dict[str, Any]:
     about = {key: result.scores()[key] for key in ("rule", "metric", "ap_formula")}
     about |= {"dataset": data.name, "box": data.box, "protocol": data.protocol}
     row = {"variant": name, "what": what, "seed": seed, "iterations": iterations, "settings": settings}
-    row |= {"scores": scores, "history": trained.history, "seconds": trained.seconds} | about
+    row["config"] = dataclasses.asdict(config)
+    row |= {"works_on": "before" if config.metric_loss in MININGS and not config.cross_entropy else "after"}
+    row |= {"scores": scores, "last_row": trained.history[-1], "seconds": trained.seconds} | about
     command = f"python benchmarks/loss_variants.py {name} --seeds {seed} --iterations {iterations}"
     return row | {"circumstances": circumstances() | {"command": command}}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean and spread over the seeds, in percent, best first."""
-    lines = []
+    lines: list[tuple[float, str]] = []
     for name in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == name]
         cells = []

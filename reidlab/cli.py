@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reidlab.errors import DataError
+from reidlab.errors import CollapseError, DataError
 from reidlab.files import check_writable
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Person re-identification, from data to scores.")
@@ -35,7 +35,7 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (DataError, ValueError, OSError, FloatingPointError) as error:
+        except (CollapseError, DataError, ValueError, OSError, FloatingPointError) as error:
             own = isinstance(error, OSError) and error.strerror and error.filename is None  # our text, less "[Errno N]"
             text = error.strerror if own else str(error)
             typer.echo(f"error: {' '.join(text.split())}", err=True)

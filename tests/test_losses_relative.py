@@ -221,3 +221,18 @@ def test_bad_arguments_are_refused():
     for method in ("image", "triplet"):
         with pytest.raises(ValueError, match="has length 3, expected 1"):
             relative_distance_gradient(lambda x: 3 * x @ weight, [weight], features, triplet, method=method)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_few_identities_always_hold_an_anchor(seed):
+    pids = torch.tensor([1, 1, 2, 3, 4, 5])
+    triplets = generate_triplets(pids, torch.Generator().manual_seed(seed), num_identities=2)
+    assert sorted(triplets[:, 0].tolist()) == [0, 1] and len(triplets[:, 2].unique()) == 1
+
+
+def test_a_few_triplets_do_not_always_begin_with_the_same_anchors():
+    pids = torch.arange(32) // 4
+    anchors = {tuple(generate_triplets(pids, torch.Generator().manual_seed(s), 8)[:, 0].tolist()) for s in range(5)}
+    assert len(anchors) == 5
+    counts = generate_triplets(pids, torch.Generator().manual_seed(0), 80)[:, 0].bincount(minlength=32)
+    assert counts.min() == 2 and counts.max() == 3

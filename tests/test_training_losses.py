@@ -3,11 +3,14 @@ import math
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from reidlab.cli import app
 from reidlab.errors import CollapseError
 from reidlab.losses import METRIC_LOSSES, MININGS
 from reidlab.models import Baseline, RelativeDistanceNet
-from reidlab.training import TrainConfig, load_checkpoint, save_checkpoint, train
+from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
+from reidlab.training.watch import Watch
 
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
 
@@ -40,6 +43,8 @@ def test_the_network_of_relative_distances_trains_and_its_checkpoint_is_read(col
         ({"metric_loss": "semihard"}, "metric_loss='semihard': expected one of batch_hard"),
         ({"metric_loss": "none", "cross_entropy": False}, "leaves nothing to learn from"),
         ({"model": "relative_distance", "stripes": 4, "margin": 1.0}, "does not read stripes, margin"),
+        ({"metric_loss": "pull_push", "margin": 1.2, "metric": "cosine"}, "does not read metric, margin"),
+        ({"cross_entropy": False, "label_smoothing": 0.3}, "does not read label_smoothing"),
         ({"metric": "l1"}, "metric='l1'"),
     ],
 )
@@ -63,3 +68,51 @@ def test_a_collapsed_run_is_stopped(colours, monkeypatch, margin):
         train(config, colours, report=rows.append)
     stuck = math.log(2) if margin is None else margin
     assert rows[-1]["triplet"] == pytest.approx(stuck, abs=0.01) and rows[-1]["mean_distance"] < 0.03
+
+
+@pytest.mark.parametrize("learning_rate", [1e3, 1e6])
+def test_a_diverged_run_is_told_from_a_bad_image(colours, learning_rate):
+    config = dataclasses.replace(SMOKE, cross_entropy=False, iterations=30, learning_rate=learning_rate, warmup=0.0)
+    with pytest.raises(FloatingPointError, match=r"iteration \d+: .* lower learning_rate"):
+        train(config, colours)
+
+
+def rows(*pairs):
+    return [{"iteration": i, "triplet": loss, "mean_distance": d} for i, (loss, d) in enumerate(pairs)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "stops"),
+    [
+        ([(0.3, 1e-4), (0.3, 1e-4)], True),
+        ([(0.3, 1e-4), (0.2, 1.0), (0.3, 1e-4)], False),  # one row is no collapse, and two must follow each other
+        ([(0.05, 0.02), (0.05, 0.02)], False),  # close together, and all triplets in order: a good network
+        ([(0.3, 2.0), (0.3, 2.0)], False),  # at the margin by chance
+    ],
+)
+def test_both_signs_of_a_collapse_are_needed_twice(pairs, stops):
+    watch = Watch(TrainConfig(cross_entropy=False))
+    if stops:
+        with pytest.raises(CollapseError, match="Lower learning_rate or weight_decay"):
+            [watch.check(row) for row in rows(*pairs)]
+    else:
+        [watch.check(row) for row in rows(*pairs)]
+
+
+def test_long_features_in_one_point_are_seen_to_be_there():
+    point = 300 * torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
+    found = Watch(TrainConfig()).row(point.repeat(8, 1), torch.arange(8) // 2)
+    assert found["mean_distance"] < 1e-3 and found["active_anchors"] == 1
+
+
+def test_a_loss_called_none_can_be_set_from_the_command_line():
+    assert parse_settings(["metric_loss=none", "margin=none"]) == {"metric_loss": "none", "margin": None}
+
+
+def test_a_collapse_is_one_line_on_the_command_line(monkeypatch):
+    def collapse(*_):
+        raise CollapseError("iteration 50: one point")
+
+    monkeypatch.setattr("reidlab.cli.check_writable", collapse)
+    result = CliRunner().invoke(app, ["train", "nowhere", "--box", "labeled"])
+    assert result.exit_code == 1 and result.stderr == "error: iteration 50: one point\n"

@@ -288,7 +288,7 @@ def _pair_distances(task: _Task, row: np.ndarray, column: np.ndarray, farthest: 
     for start in range(0, len(row), step):
         i = torch.from_numpy(row[start : start + step]).to(device)
         j = torch.from_numpy(column[start : start + step]).to(device)
-        products = (task.items.index_select(0, i) * task.items.index_select(0, j)).sum(1)
+        products = task.items.index_select(0, i).mul_(task.items.index_select(0, j)).sum(1)
         squares = (task.squares[i] + task.squares[j] - 2 * products).clamp_(min=0)
         result[start : start + step] = squares / farthest[i]
     return result.numpy()

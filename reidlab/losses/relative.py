@@ -53,16 +53,20 @@ def generate_triplets(
         )
     if num_triplets is not None and num_triplets < 1:
         raise ValueError(f"num_triplets={num_triplets}: expected at least 1")
-    chosen = identities[torch.randperm(len(identities), generator=generator)[:wanted]]
+    order = identities[torch.randperm(len(identities), generator=generator)]
+    paired = torch.stack([(pids.cpu() == pid).sum() > 1 for pid in order])
+    if not paired.any():
+        raise ValueError(f"none of the {len(identities)} identities has two images: no image has a positive; raise K")
+    first = paired.int().argmax()  # so that there is an anchor, however few identities are wanted
+    chosen = torch.cat([order[first : first + 1], order[:first], order[first + 1 :]])[:wanted]
     there = torch.isin(pids.cpu(), chosen)
     same = (pids[:, None] == pids[None, :]).cpu()
     positive = same & there & ~torch.eye(len(pids), dtype=torch.bool)
     anchors = (there & positive.any(1)).nonzero().flatten()
-    if not len(anchors):
-        raise ValueError(f"none of the {wanted} identities has two images: no image has a positive; raise K")
-    if num_triplets is not None:
+    if num_triplets is not None:  # every image once before any is used again
         rounds = -(-num_triplets // len(anchors))
-        anchors = anchors.repeat(rounds)[:num_triplets]
+        turns = [anchors[torch.randperm(len(anchors), generator=generator)] for _ in range(rounds)]
+        anchors = torch.cat(turns)[:num_triplets]
     p = torch.multinomial(positive[anchors].float(), 1, generator=generator).flatten()
     n = torch.multinomial((there & ~same)[anchors].float(), 1, generator=generator).flatten()
     return torch.stack([anchors, p, n], dim=1).to(pids.device)  # (T, 3)

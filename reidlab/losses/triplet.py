@@ -236,6 +236,8 @@ def triplet_statistics(
     Taught in: notebooks/03_triplet_losses.ipynb
     """
     _check(features, pids, margin)
+    if metric != "cosine":  # moves no distance, and keeps the digits of long features that lie close together
+        features = features.double() - features.double().mean(0)
     distances = pairwise(features, metric=metric)
     positive, negative = positives_and_negatives(pids)
     counts = positive.any(1) & negative.any(1)
@@ -243,20 +245,27 @@ def triplet_statistics(
     mean_distance = float(distances.sum() / max(1, num_items * (num_items - 1)))
     if not counts.any():
         return TripletStatistics(0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, mean_distance)
-    anchors, positives, negatives = choose_triplets(distances, pids, "batch_all").unbind(1)
-    gaps = distances[anchors, positives] - distances[anchors, negatives]
-    easy = (gaps + (margin or 0.0) <= 0) & (gaps < 0)
-    farthest = distances.masked_fill(~positive, -torch.inf).amax(1)[counts]
-    nearest = distances.masked_fill(~negative, torch.inf).amin(1)[counts]
-    gap = farthest - nearest
+    anchors, p = positive.nonzero(as_tuple=True)
+    gaps = distances[anchors, p][:, None] - distances[anchors]  # (pairs, B)
+    valid = negative[anchors]
+    num_triplets, hard = int(valid.sum()), int((valid & (gaps >= 0)).sum())
+    easy = int((valid & _is_easy(gaps, margin)).sum())
+    farthest, nearest = (
+        distances.masked_fill(~positive, -torch.inf).amax(1)[counts],
+        distances.masked_fill(~negative, torch.inf).amin(1)[counts],
+    )
     return TripletStatistics(
         num_anchors=int(counts.sum()),
-        num_triplets=len(gaps),
-        easy=easy.float().mean().item(),
-        semi_hard=((gaps < 0) & ~easy).float().mean().item(),
-        hard=(gaps >= 0).float().mean().item(),
-        active_anchors=1 - ((gap + (margin or 0.0) <= 0) & (gap < 0)).float().mean().item(),
+        num_triplets=num_triplets,
+        easy=easy / num_triplets,
+        semi_hard=(num_triplets - easy - hard) / num_triplets,
+        hard=hard / num_triplets,
+        active_anchors=1 - _is_easy(farthest - nearest, margin).float().mean().item(),
         hardest_positive=farthest.mean().item(),
         hardest_negative=nearest.mean().item(),
         mean_distance=mean_distance,
     )
+
+
+def _is_easy(gaps: Tensor, margin: float | None) -> Tensor:
+    return (gaps + (margin or 0.0) <= 0) & (gaps < 0)

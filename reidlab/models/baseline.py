@@ -32,8 +32,9 @@ class Baseline(nn.Module):
         stripes: 0 for global average pooling; n for `StripePooling` over n stripes, 64 numbers each.
         flip: search with the mean of the features, at length 1, of an image and of its mirror image; takes
             twice as long.
-        metric_loss: what works on the features before the neck, by its name in `reidlab.losses.METRIC_LOSSES`;
-            "none" for the classifier alone.
+        metric_loss: by its name in `reidlab.losses.METRIC_LOSSES`; "none" for the classifier alone. Triplet losses
+            work on the features before the neck. Losses on inner products work on the embedding after it: with
+            average pooling no feature is negative, so that no two of them could point away from each other.
         metric: distance of the triplet losses.
         cross_entropy: False leaves the classifier out of the loss.
 
@@ -142,8 +143,8 @@ class Baseline(nn.Module):
         if self.cross_entropy:
             terms["cross_entropy"] = F.cross_entropy(outputs["logits"], labels, label_smoothing=self.label_smoothing)
         if self.metric_loss != "none":
-            name = "triplet" if self.metric_loss in MININGS else self.metric_loss
-            value = metric_loss(self.metric_loss, outputs["features"], labels, self.margin, self.metric, generator)
+            name, where = ("triplet", "features") if self.metric_loss in MININGS else (self.metric_loss, "embedding")
+            value = metric_loss(self.metric_loss, outputs[where], labels, self.margin, self.metric, generator)
             terms[name] = value
         return terms
 

@@ -61,7 +61,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
         model = MODELS[content["config"].get("model", "baseline")](**content["model"])
         model.load_state_dict(content.pop("state_dict"))
         missing = {"config", "data"} - content.keys()
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         missing = {" ".join(str(error).split())[:200]}
     if missing:
         raise DataError(

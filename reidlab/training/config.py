@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reidlab.distances import DISTANCES
-from reidlab.losses import METRIC_LOSSES
+from reidlab.losses import METRIC_LOSSES, MININGS
 from reidlab.models.backbones import BACKBONES
 
 RANGES: dict[str, tuple[type, float, float]] = {
@@ -139,13 +139,19 @@ class TrainConfig:
         self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        if self.model == "baseline":
-            return
+        ignored: tuple[str, ...] = ()
+        if self.model != "baseline":
+            ignored = OF_BASELINE
+        elif self.metric_loss not in MININGS:
+            ignored = ("metric", "margin")
+        if not self.cross_entropy:
+            ignored += ("label_smoothing",)
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        unread = [name for name in OF_BASELINE if getattr(self, name) != defaults[name]]
+        unread = [name for name in ignored if getattr(self, name) != defaults[name]]
         if unread:
             raise ValueError(
-                f"model={self.model!r} does not read {', '.join(unread)}; leave out what only 'baseline' reads"
+                f"model={self.model!r} with metric_loss={self.metric_loss!r} and cross_entropy={self.cross_entropy} "
+                f"does not read {', '.join(unread)}; leave out what would change nothing"
             )
 
     @classmethod
@@ -213,7 +219,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
         if not sign:
             raise ValueError(f"{text!r}: expected NAME=VALUE")
         default = defaults.get(name)
-        if value.lower() == "none":
+        if value.lower() == "none" and name != "metric_loss":
             values[name] = None
         elif isinstance(default, bool):
             if value.lower() not in ("true", "false"):

@@ -120,6 +120,7 @@ def train(
             watch.check(history[-1])
         scheduler.step()
     model = average.model if average else model
+    _check_finite(dict(model.named_parameters()), config.iterations)
     return TrainResult(model.eval(), config, history, time.perf_counter() - start, config.iterations / len(sampler))
 
 
@@ -174,7 +175,7 @@ def _step(
 ) -> tuple[dict[str, float], Tensor]:
     """Change the weights by one batch; return the terms of its loss and its features."""
     outputs = model(images, torch.bfloat16) if config.precision == "bfloat16" else model(images)
-    _check_finite({"features": outputs["features"]}, iteration)
+    _check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
     terms = model.loss(outputs, targets, chance)
     _check_finite(terms, iteration)
     optimizer.zero_grad(set_to_none=True)
@@ -235,5 +236,6 @@ def _check_finite(values: dict[str, Tensor], iteration: int) -> None:
     for name, value in values.items():
         if not torch.isfinite(value.detach()).all():
             raise FloatingPointError(
-                f"iteration {iteration}: NaN or infinity in {name}; lower learning_rate or lengthen the warm-up"
+                f"iteration {iteration}: NaN or infinity in {name}, or numbers too large to go on with; "
+                "lower learning_rate or lengthen the warm-up"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from reidlab.errors import CollapseError
@@ -9,7 +11,9 @@ from reidlab.losses import MININGS, triplet_statistics
 from reidlab.training.config import TrainConfig
 
 COLLAPSED = 0.1
-"""Share of the margin below which the mean distance within a batch counts as none; a soft margin counts as 0.3."""
+"""A mean distance within the batch below this share of the margin may be a collapse; a soft margin counts as 0.3."""
+AT_THE_MARGIN = 0.05
+"""It is one if the loss, too, is no farther than this share from what it is when all features are equal."""
 
 
 class Watch:
@@ -22,28 +26,38 @@ class Watch:
     """
 
     def __init__(self, config: TrainConfig):
-        self.config, self.rows_without_distance = config, 0
+        self.config, self.rows = config, 0
 
     def row(self, features: Tensor, labels: Tensor) -> dict[str, float]:
         """Return `active_anchors` and `mean_distance` of a batch, as in `TripletStatistics`."""
         if self.config.model != "baseline" or self.config.metric_loss not in MININGS:
             return {}
         found = triplet_statistics(features, labels, self.config.margin, self.config.metric)
-        small = found.mean_distance < COLLAPSED * (self.config.margin or 0.3)
-        self.rows_without_distance = self.rows_without_distance + 1 if small else 0
         return {"active_anchors": found.active_anchors, "mean_distance": found.mean_distance}
 
     def check(self, row: dict[str, float]) -> None:
-        """Raise after two rows in a row without distance between images.
+        """Raise at the second row in a row that shows a collapse.
+
+        Both signs are asked for: with a large margin, or the cosine distance, good features can be close together,
+        and a network that has hardly begun can have a loss near the margin.
+
+        Args:
+            row: of the history, with `iteration`, `triplet` and `mean_distance`; other rows are let through.
 
         Raises:
             CollapseError: the message says what was seen and what to try.
         """
-        if self.rows_without_distance >= 2:
-            stuck = "ln 2 = 0.693" if self.config.margin is None else f"the margin, {self.config.margin}"
+        if "mean_distance" not in row:
+            return
+        margin = self.config.margin
+        stuck = math.log(2) if margin is None else margin
+        close = row["mean_distance"] < COLLAPSED * (margin or 0.3)
+        self.rows = self.rows + 1 if close and abs(row["triplet"] - stuck) <= AT_THE_MARGIN * stuck else 0
+        if self.rows >= 2:
+            where = "ln 2 = 0.693" if margin is None else f"the margin, {margin}"
             raise CollapseError(
                 f"iteration {row['iteration']:.0f}: the features of all images have become one point (mean distance "
-                f"{row['mean_distance']:.1e}, triplet loss {row['triplet']:.3f}; a collapsed run stays at {stuck}). "
-                "Lower learning_rate, lengthen the warm-up, check that pretrained weights were really loaded, or "
-                "begin with metric_loss='batch_all'"
+                f"{row['mean_distance']:.1e}, triplet loss {row['triplet']:.3f}; a collapsed run stays at {where}). "
+                "Lower learning_rate or weight_decay, lengthen the warm-up, check that pretrained weights were really "
+                "loaded, or begin with metric_loss='batch_all'"
             )
