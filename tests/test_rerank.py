@@ -142,7 +142,9 @@ def test_scale_and_place_of_the_features_do_not_matter():
     query, gallery = (10 * features.double() for features in people())
     expected = quiet(query, gallery)
     torch.testing.assert_close(quiet(query * 3, gallery * 3), expected)
-    torch.testing.assert_close(quiet(query + 5, gallery + 5), expected)
+    torch.testing.assert_close(quiet(query + 1e4, gallery + 1e4), expected)
+    blocks = k_reciprocal_blocks(query + 1e4, gallery + 1e4, report=None)
+    torch.testing.assert_close(torch.cat(list(blocks)), expected)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 33, 79, 80, 1000])

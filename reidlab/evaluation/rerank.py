@@ -197,8 +197,10 @@ def _blocks(task: _Task, whole: Tensor | None = None) -> Iterator[Tensor]:
     ours, theirs = weights[: task.num_queries], weights[task.num_queries :].tocsc()
     for start in range(0, task.num_queries, task.chunk):
         rows = slice(start, min(start + task.chunk, task.num_queries))
-        block = _block(task, rows, slice(task.num_queries, None)).float() if whole is None else whole[rows]
-        block += task.squares[rows, None]
+        if whole is None:
+            block = _block(task, rows, slice(task.num_queries, None)).add_(task.squares[rows, None]).float()
+        else:
+            block = whole[rows]
         block.clamp_(min=0).mul_(task.lambda_value / farthest[rows, None])
         block.add_(torch.from_numpy(_jaccard(ours[rows], theirs)).to(block.device), alpha=1 - task.lambda_value)
         yield block
@@ -214,7 +216,7 @@ def _block(task: _Task, rows: slice, columns: slice) -> Tensor:
 def _nearest(task: _Task, whole: Tensor | None) -> tuple[np.ndarray, Tensor]:
     """Indices (N, K) of each item's nearest, itself first, and (N,) the largest squared distance from each item.
 
-    What `_block` says of queries and gallery is kept in `whole` (Q, G), if there is one.
+    The squared distances of queries and gallery are kept in `whole` (Q, G), if there is one.
     """
     total, count = len(task.items), max(task.k1 + 1, task.k2)
     nearest = np.empty((total, count), dtype=np.int32)
@@ -223,7 +225,8 @@ def _nearest(task: _Task, whole: Tensor | None) -> tuple[np.ndarray, Tensor]:
         rows = slice(start, min(start + task.chunk, total))
         block = _block(task, rows, slice(None))
         if whole is not None and start < len(whole):
-            whole[rows] = block[: len(whole) - start, len(whole) :]
+            kept = block[: len(whole) - start, len(whole) :]
+            whole[rows] = kept + task.squares[start : start + len(kept), None]
         farthest[rows] = block.amax(1) + task.squares[rows]
         block[torch.arange(len(block)), torch.arange(rows.start, rows.stop)] = -torch.inf  # whatever rounding says
         values, indices = block.topk(min(count + 1, total), dim=1, largest=False)  # one more, to see ties at the end
