@@ -139,7 +139,7 @@ def main() -> None:
     for comparison in comparisons:
         for name, values in comparison["fastest"].items():
             print(
-                f"CUHK03's size, {comparison['threads_used']} threads, {name:<9}: {values['seconds']:6.2f} s, "
+                f"CUHK03's size, threads: {comparison['threads_used']}, {name:<9}: {values['seconds']:6.2f} s, "
                 f"{values['cpu_seconds']:6.2f} s of processor time, {values['mebibytes']:5.0f} MiB"
             )
         ratios = comparison["torchreid_over_reidlab"]
