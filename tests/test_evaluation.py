@@ -1,20 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from evaluation_reference import labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from reidlab.evaluation import evaluate, evaluate_distances
-
-
-def labels(query_pids, gallery_pids, query_camids, gallery_camids):
-    return {
-        "query_pids": query_pids,
-        "gallery_pids": gallery_pids,
-        "query_camids": query_camids,
-        "gallery_camids": gallery_camids,
-    }
 
 
 def ranking(hits, size):

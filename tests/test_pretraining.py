@@ -90,8 +90,9 @@ def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
 
 def test_the_weights_load_and_score_what_the_record_says(made, record):
     model = Baseline.pretrained(path=made[0] / "deep" / "a.safetensors")
-    settings = {"num_classes": 1, "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 4}
-    assert not model.training and settings.items() <= model.arguments.items()
+    settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 4}
+    settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True}
+    assert not model.training and model.arguments == {"num_classes": 1, **settings}
     score = evaluate_model(model, StreetCrops(made[0] / "set"))
     assert score.mean_ap == pytest.approx(record["scores"][0]["mean_ap"], abs=1e-6)
     assert score.rank1 == record["scores"][0]["rank1"]

@@ -250,10 +250,8 @@ def triplet_statistics(
     valid = negative[anchors]
     num_triplets, hard = int(valid.sum()), int((valid & (gaps >= 0)).sum())
     easy = int((valid & _is_easy(gaps, margin)).sum())
-    farthest, nearest = (
-        distances.masked_fill(~positive, -torch.inf).amax(1)[counts],
-        distances.masked_fill(~negative, torch.inf).amin(1)[counts],
-    )
+    farthest = distances.masked_fill(~positive, -torch.inf).amax(1)[counts]
+    nearest = distances.masked_fill(~negative, torch.inf).amin(1)[counts]
     return TripletStatistics(
         num_anchors=int(counts.sum()),
         num_triplets=num_triplets,
