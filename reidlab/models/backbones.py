@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -85,6 +86,7 @@ class SmallBackbone(nn.Module):
     """
 
     height, width = 128, 64
+    stage_strides = (4, 8, 16)
 
     def __init__(
         self, widths: tuple[int, int, int, int] = (32, 64, 128, 256), blocks: tuple[int, int, int] = (1, 1, 1)
@@ -98,17 +100,27 @@ class SmallBackbone(nn.Module):
         )
         norms: list[Callable[[int], nn.Module]] = [InstanceBatchNorm, InstanceBatchNorm, nn.BatchNorm2d]
         layers: list[nn.Module] = []
+        self.blocks = blocks
         channels = stem
         for width, stride, norm, number in zip(stages, (1, 2, 2), norms, blocks, strict=True):
             layers.append(_ResidualBlock(channels, width, stride, norm))
             layers += [_ResidualBlock(width, width, 1, norm) for _ in range(number - 1)]
             channels = width
         self.stages = nn.Sequential(*layers)
-        self.channels = stages[-1]
+        self.channels, self.stage_channels = stages[-1], tuple(stages)
+
+    def first(self, images: Tensor) -> Tensor:
+        """What comes before the first stage."""
+        return self.stem(images)
+
+    def stage_list(self) -> list[nn.Module]:
+        """Return the three stages in their order."""
+        ends = [sum(self.blocks[:n]) for n in range(4)]
+        return [self.stages[start:end] for start, end in pairwise(ends)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, 256, H/16, W/16)."""
-        return self.stages(self.stem(images))
+        return self.stages(self.first(images))
 
 
 class ResNet50Backbone(nn.Module):
@@ -126,6 +138,8 @@ class ResNet50Backbone(nn.Module):
     """
 
     height, width = 256, 128
+    stage_strides = (4, 8, 16, 16)
+    stage_channels = (256, 512, 1024, 2048)
 
     def __init__(self, weights: str | os.PathLike[str] | None = None):
         super().__init__()
@@ -138,10 +152,17 @@ class ResNet50Backbone(nn.Module):
         self.channels = 2048
         self.num_loaded = 0 if weights is None else load_resnet50_weights(self, weights)
 
+    def first(self, images: Tensor) -> Tensor:
+        """What comes before the first stage."""
+        return self.maxpool(self.relu(self.bn1(self.conv1(images))))
+
+    def stage_list(self) -> list[nn.Module]:
+        """Return the four stages in their order."""
+        return [self.layer1, self.layer2, self.layer3, self.layer4]
+
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to (B, 2048, H/16, W/16)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.first(images)))))
 
 
 def load_resnet50_weights(backbone: nn.Module, weights: str | os.PathLike[str]) -> int:

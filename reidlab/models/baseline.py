@@ -159,11 +159,13 @@ class Baseline(nn.Module):
         """
         if self.training:
             raise ValueError("the model is in training mode: call model.eval() before embed()")
-        embedding = self.neck(self.pool(self.backbone(images)))
+        found = self._searched(images)
         if not self.flip:
-            return embedding
-        mirrored = self.neck(self.pool(self.backbone(images.flip(3))))
-        return (F.normalize(embedding) + F.normalize(mirrored)) / 2
+            return found
+        return (F.normalize(found) + F.normalize(self._searched(images.flip(3)))) / 2
+
+    def _searched(self, images: Tensor) -> Tensor:
+        return self.neck(self.pool(self.backbone(images)))
 
     def preprocess(self, image: np.ndarray) -> Tensor:
         """Turn one uint8 (H, W, 3) RGB image into the (3, height, width) tensor this model was made for.

@@ -10,6 +10,10 @@ from typing import Any
 from reidlab.distances import DISTANCES
 from reidlab.losses import METRIC_LOSSES, MININGS
 from reidlab.models.backbones import BACKBONES
+from reidlab.models.parts import CONTRASTS
+from reidlab.models.relation import POOLINGS, TERM_GROUPS
+from reidlab.models.rga import STARTS
+from reidlab.models.rganet import SEARCHES
 
 RANGES: dict[str, tuple[type, float, float]] = {
     "iterations": (int, 1, 10**9),
@@ -31,20 +35,31 @@ RANGES: dict[str, tuple[type, float, float]] = {
 """Type, smallest and largest value of each number in `TrainConfig`."""
 
 CHOICES: dict[str, Collection[str]] = {
-    "model": ("baseline", "relative_distance"),
+    "model": ("baseline", "rga", "relation", "mgn", "relative_distance"),
     "backbone": BACKBONES,
     "metric_loss": (*METRIC_LOSSES, "none"),
     "metric": DISTANCES,
     "augmentation": ("light", "street"),
     "precision": ("float32", "bfloat16"),
+    "attention": ("both", "spatial", "channel", "none"),
+    "start": STARTS,
+    "search": SEARCHES,
+    "contrast": CONTRASTS,
+    "pooling": POOLINGS,
 }
 """What the settings that are words can be."""
 
-OF_BASELINE = (
-    *("backbone", "weights", "stripes", "flip", "label_smoothing"),
-    *("cross_entropy", "metric_loss", "metric", "margin"),
-)
-"""Settings that only `model="baseline"` reads."""
+READS: dict[str, tuple[str, ...]] = {
+    "baseline": (
+        *("backbone", "weights", "stripes", "flip", "label_smoothing"),
+        *("cross_entropy", "metric_loss", "metric", "margin"),
+    ),
+    "rga": ("backbone", "weights", "flip", "label_smoothing", "margin", "attention", "start", "search"),
+    "relation": ("backbone", "weights", "flip", "margin", "parts", "contrast", "pooling", "one_vs_rest", "terms"),
+    "mgn": ("backbone", "weights", "flip", "label_smoothing", "margin"),
+    "relative_distance": (),
+}
+"""Which of the settings of networks each `model` reads."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,8 @@ class TrainConfig:
     """Everything a training run depends on, besides the data.
 
     Args:
-        model: "baseline", or "relative_distance" for `RelativeDistanceNet`, which brings its own loss.
+        model: "baseline", "rga" (`RGANet`), "relation" (`RelationNet`), "mgn" (`MGN`) or "relative_distance"
+            (`RelativeDistanceNet`); all but the first bring their own losses.
         backbone: "small" or "resnet50".
         weights: ImageNet weights for "resnet50": a path, "torchvision", or None.
         stripes: 0 for global average pooling, n for n horizontal stripes beside it (`StripePooling`).
@@ -69,6 +85,12 @@ class TrainConfig:
         metric_loss: one of `reidlab.losses.METRIC_LOSSES`, or "none" for the classifier alone.
         metric: distance of the triplet losses: "euclidean", "squared" or "cosine".
         margin: of the triplet losses, in units of that distance; None for the soft margin.
+        attention: of "rga": "both", "spatial", "channel" or "none".
+        start: of "rga": gates of the new network, "random" as published, or "half", which a network without ImageNet
+            weights needs.
+        search: of "rga": with the "features" before the batch-norm neck or the "embedding" after it.
+        parts: of "relation": numbers of stripes, each of which divides the rows of the map.
+        contrast, pooling, one_vs_rest, terms: of "relation", see `RelationNet`.
         augmentation: "light" shifts, mirrors and jitters each image (`train_transform`); "street" changes
             whole batches as other cameras would (`StreetAugmentation`).
         erasing: probability of random erasing, in [0, 1], with either augmentation.
@@ -108,6 +130,14 @@ class TrainConfig:
     metric_loss: str = "batch_hard"
     metric: str = "euclidean"
     margin: float | None = 0.3
+    attention: str = "both"
+    start: str = "random"
+    search: str = "features"
+    parts: tuple[int, ...] = (6, 4, 2)
+    contrast: str = "released"
+    pooling: str = "contrastive"
+    one_vs_rest: bool = True
+    terms: tuple[str, ...] = TERM_GROUPS
     augmentation: str = "light"
     erasing: float = 0.5
     jitter: float = 0.1
@@ -126,7 +156,7 @@ class TrainConfig:
             if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
                 what = "whole number" if kind is int else "number"
                 raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
-        for name in ("flip", "spread", "cross_entropy"):
+        for name in ("flip", "spread", "cross_entropy", "one_vs_rest"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
         for name, known in CHOICES.items():
@@ -139,15 +169,13 @@ class TrainConfig:
         self._refuse_unread()
 
     def _refuse_unread(self) -> None:
-        ignored: tuple[str, ...] = ()
-        if self.model != "baseline":
-            ignored = OF_BASELINE
-        elif self.metric_loss not in MININGS:
-            ignored = ("metric", "margin")
+        ignored = {name for names in READS.values() for name in names} - set(READS[self.model])
+        if self.model == "baseline" and self.metric_loss not in MININGS:
+            ignored |= {"metric", "margin"}
         if not self.cross_entropy:
-            ignored += ("label_smoothing",)
+            ignored |= {"label_smoothing"}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        unread = [name for name in ignored if getattr(self, name) != defaults[name]]
+        unread = [name for name in defaults if name in ignored and getattr(self, name) != defaults[name]]
         if unread:
             raise ValueError(
                 f"model={self.model!r} with metric_loss={self.metric_loss!r} and cross_entropy={self.cross_entropy} "
@@ -225,6 +253,13 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
             if value.lower() not in ("true", "false"):
                 raise ValueError(f"{name}={value}: expected true or false")
             values[name] = value.lower() == "true"
+        elif isinstance(default, tuple):
+            kind = type(default[0])
+            try:
+                values[name] = tuple(kind(one) for one in value.split(","))
+            except ValueError:
+                usual = ",".join(map(str, default))
+                raise ValueError(f"{name}={value}: expected commas between {kind.__name__}s, such as {usual}") from None
         elif isinstance(default, (int, float)):
             try:
                 values[name] = type(default)(value)

@@ -20,9 +20,9 @@ from reidlab.data.dataset import ReIDDataset, class_labels, stack_batch
 from reidlab.data.records import Splits
 from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.transforms import train_transform
-from reidlab.models import Baseline, Model, RelativeDistanceNet
+from reidlab.models import MODELS, Model, RelativeDistanceNet
 from reidlab.progress import progress
-from reidlab.training.config import TrainConfig
+from reidlab.training.config import READS, TrainConfig
 from reidlab.training.watch import Watch
 
 
@@ -137,11 +137,13 @@ def _sampler(config: TrainConfig, data: Splits) -> PKBatchSampler:
 
 
 def _new_model(config: TrainConfig, data: Splits) -> Model:
+    settings = {name: getattr(config, name) for name in READS[config.model]}
     if config.model == "relative_distance":
         return RelativeDistanceNet()
-    names = ("backbone", "weights", "margin", "label_smoothing", "flip", "stripes")
-    names += ("metric_loss", "metric", "cross_entropy")
-    return Baseline(len(class_labels(data.train)), **{name: getattr(config, name) for name in names})
+    if "attention" in settings:
+        kind = settings.pop("attention")
+        settings |= {half: kind in (half, "both") for half in ("spatial", "channel")}
+    return MODELS[config.model](len(class_labels(data.train)), **settings)
 
 
 def _inputs(
@@ -204,11 +206,12 @@ class _Average:
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay weights of convolutions and linear layers; norms and biases (one-dimensional) are left alone."""
-    trained = [p for p in model.parameters() if p.requires_grad]
+    """Decay weights of convolutions and linear layers; norms and biases are left alone."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    free = {name for name, p in trained.items() if p.ndim <= 1 or name.endswith("bias")}
     return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in trained.items() if name not in free], "weight_decay": weight_decay},
+        {"params": [p for name, p in trained.items() if name in free], "weight_decay": 0.0},
     ]
 
 

@@ -30,7 +30,7 @@ class Watch:
 
     def row(self, features: Tensor, labels: Tensor) -> dict[str, float]:
         """Return `active_anchors` and `mean_distance` of a batch, as in `TripletStatistics`."""
-        if self.config.model != "baseline" or self.config.metric_loss not in MININGS:
+        if self.config.model not in ("baseline", "rga") or self.config.metric_loss not in MININGS:
             return {}
         found = triplet_statistics(features, labels, self.config.margin, self.config.metric)
         return {"active_anchors": found.active_anchors, "mean_distance": found.mean_distance}

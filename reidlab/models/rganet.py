@@ -1,0 +1,198 @@
+"""RGA-Net: a backbone with relation-aware attention after its stages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from reidlab.models.baseline import Baseline
+from reidlab.models.rga import Attended, RelationAwareAttention
+
+SEARCHES = ("features", "embedding")
+
+
+class AttendedBackbone(nn.Module):
+    """A backbone that passes the maps of some of its stages through an attention module.
+
+    Args:
+        base: a backbone of `reidlab.models.backbones`.
+        attention: modules by the number of the stage they follow, as text, "1" first.
+
+    Example:
+        >>> from reidlab.models.backbones import SmallBackbone
+        >>> module = RelationAwareAttention(128, 16, 8)
+        >>> AttendedBackbone(SmallBackbone(), {"2": module})(torch.zeros(1, 3, 128, 64)).shape
+        torch.Size([1, 256, 8, 4])
+    """
+
+    def __init__(self, base: nn.Module, attention: dict[str, RelationAwareAttention]):
+        super().__init__()
+        self.base, self.attention = base, nn.ModuleDict(attention)
+        self.channels = base.channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) to the base's last map."""
+        x = self.base.first(images)
+        for number, stage in enumerate(self.base.stage_list(), start=1):
+            x = stage(x)
+            if str(number) in self.attention:
+                x = self.attention[str(number)](x)
+        return x
+
+    def attention_maps(self, images: Tensor) -> dict[int, Attended]:
+        """Return the gates of each module by the number of its stage."""
+        maps: dict[int, Attended] = {}
+        x = self.base.first(images)
+        for number, stage in enumerate(self.base.stage_list(), start=1):
+            x = stage(x)
+            if str(number) in self.attention:
+                module = self.attention[str(number)]
+                maps[number] = module.attention_maps(x)
+                x = module(x)
+        return maps
+
+
+class RGANet(Baseline):
+    """The baseline with a relation-aware attention module after each stage of the backbone.
+
+    The triplet loss works on the pooled feature, the classifier on its batch-normalised copy, as in `Baseline`.
+
+    Args:
+        num_classes: identities to tell apart in training.
+        backbone: "resnet50" or "small".
+        weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
+        margin: of the triplet loss; None for the soft margin.
+        label_smoothing: ε in [0, 1) of the cross-entropy.
+        flip: search with the mean of the features, at length 1, of an image and of its mirror image.
+        spatial, channel: which halves the modules have; with neither there is no module at all.
+        stages: numbers of the stages that a module follows, from 1 on; None for all.
+        reduction: see `RelationAttention`.
+        method: see `RelationAwareAttention`.
+        start: see `RelationAttention`; without ImageNet weights use "half".
+        search: "features" before the batch-norm neck, which the authors report as `feat_`, or "embedding" after it.
+        height, width: of the images; None for the backbone's usual ones. They cannot be changed later.
+
+    Raises:
+        ValueError: an unknown backbone, stage or search, or images whose maps do not come out even.
+
+    Example:
+        >>> model = RGANet(num_classes=5, backbone="small", stages=(2, 3)).eval()
+        >>> model.embed(torch.zeros(2, 3, 128, 64)).shape
+        torch.Size([2, 256])
+        >>> model.attention_maps(torch.zeros(2, 3, 128, 64))[2].spatial.shape
+        torch.Size([2, 16, 8])
+
+    Source: Zhang et al., "Relation-aware global attention for person re-identification", CVPR 2020.
+    Taught in: notebooks/04_rga_attention.ipynb
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: str = "resnet50",
+        weights: str | os.PathLike[str] | None = None,
+        margin: float | None = 0.3,
+        label_smoothing: float = 0.1,
+        flip: bool = False,
+        spatial: bool = True,
+        channel: bool = True,
+        stages: Sequence[int] | None = None,
+        reduction: int = 8,
+        method: str = "factored",
+        start: str = "random",
+        search: str = "features",
+        height: int | None = None,
+        width: int | None = None,
+    ):
+        super().__init__(num_classes, backbone, weights, margin, label_smoothing, flip)
+        if search not in SEARCHES:
+            raise ValueError(f"search={search!r}: expected one of {', '.join(SEARCHES)}")
+        base = self.backbone
+        self.search = search
+        self.height, self.width = self.height if height is None else height, self.width if width is None else width
+        there = range(1, len(base.stage_channels) + 1)
+        stages = tuple(there) if stages is None else tuple(stages)
+        if not set(stages) <= set(there):
+            raise ValueError(f"stages={stages}: the {backbone} backbone has stages {', '.join(map(str, there))}")
+        stride = base.stage_strides[-1]
+        if min(self.height, self.width) < stride or self.height % stride or self.width % stride:
+            raise ValueError(f"images of {self.height}×{self.width}: expected multiples of {stride}")
+        modules = {
+            str(n): RelationAwareAttention(
+                base.stage_channels[n - 1],
+                self.height // base.stage_strides[n - 1],
+                self.width // base.stage_strides[n - 1],
+                spatial,
+                channel,
+                reduction,
+                method,
+                start,
+            )
+            for n in sorted(stages)
+            if spatial or channel
+        }
+        self.backbone = AttendedBackbone(base, modules)
+        self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
+        self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "spatial": spatial, "channel": channel}
+        self.arguments |= {
+            "stages": list(stages),
+            "reduction": reduction,
+            "method": method,
+            "start": start,
+            "search": search,
+        }
+        self.arguments |= {"height": self.height, "width": self.width}
+
+    def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Compute what the losses need, as `Baseline.forward`.
+
+        Raises:
+            ValueError: images of another size than the network was made for.
+        """
+        self._check(images)
+        return super().forward(images, precision)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Return features (B, D) to search with, before or after the neck as `search` says.
+
+        Args:
+            images: (B, 3, height, width), normalised.
+
+        Raises:
+            ValueError: the model is in training mode, or images of another size.
+        """
+        self._check(images)
+        return super().embed(images)
+
+    def attention_maps(self, images: Tensor) -> dict[int, Attended]:
+        """Return the gates of each module by the number of its stage, without a gradient.
+
+        Args:
+            images: (B, 3, height, width), normalised.
+
+        Raises:
+            ValueError: the model is in training mode, where gates depend on the batch, or images of another size.
+        """
+        if self.training:
+            raise ValueError("the model is in training mode: call model.eval() before attention_maps()")
+        self._check(images)
+        with torch.no_grad():
+            return self.backbone.attention_maps(images)
+
+    def _searched(self, images: Tensor) -> Tensor:
+        pooled = self.pool(self.backbone(images))
+        return pooled if self.search == "features" else self.neck(pooled)
+
+    def _check(self, images: Tensor) -> None:
+        if images.shape[2:] == (self.height, self.width):
+            return
+        stride = self.backbone.base.stage_strides[0]
+        got = "×".join(str(side) for side in images.shape[2:])
+        raise ValueError(
+            f"built for {self.height // stride}×{self.width // stride} maps ({self.height}×{self.width} images), got "
+            f"images of {got}; model.preprocess brings an image to the right size, or make a network with "
+            "height= and width=: the weights of relations belong to single places of the map"
+        )
