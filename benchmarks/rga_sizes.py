@@ -3,15 +3,15 @@
     python benchmarks/rga_sizes.py [--rounds 3] [--threads N] [--batch 2] [--limit 8] [--check 3] [--into FILE]
 
 Rows are one training step of the module after the first stage of ResNet-50 (256 channels, a map of a quarter of the
-image's sides, spatial and channel half) by both methods in turn; the fastest round counts. A module is measured in both
-memory orders and keeps its faster one.
+image's sides, spatial and channel half) by both methods in turn; the fastest round counts, and the largest map has a
+third of the rounds. A module is measured in both memory orders and keeps its faster one.
 
-The largest batch is an estimate for a training step of the whole ResNet-50 RGA-SC with Adam: what the forward pass keeps
-for the backward pass at batch 2 and at batch 4 gives a straight line (counted from shapes, without running), to which
-come parameters, gradients and the two moments of Adam. Nothing else is in it: neither what single operations need for a
-moment, nor Python and its libraries. So it is checked: a process of its own takes two steps with the batch that should
-fit into --check gigabytes of 10⁹ bytes, and the peak of its resident memory, less that before the network was made, is
-divided by the estimate (Linux).
+The largest batch is an estimate for a training step of the whole ResNet-50 RGA-SC with Adam: what the forward pass
+keeps for the backward pass at batch 2 and at batch 4 gives a straight line (counted from shapes, without running), to
+which come parameters, gradients and the two moments of Adam. Nothing else is in it: neither what single operations need
+for a moment, nor Python and its libraries. So it is checked: a process of its own takes two steps with the batch that
+should fit into --check gigabytes of 10⁹ bytes, and the peak of its resident memory, less that before the network was
+made, is divided by the estimate (Linux).
 
 Takes under five minutes on two free cores, and about 6 GB for the largest explicit module. --smoke runs small sizes in
 seconds. Prints tables and writes results/rga_sizes.json.
@@ -42,6 +42,7 @@ SIZES = ((128, 64), (192, 96), (256, 128), (384, 128), (384, 192), (512, 256))
 SMOKE = ((64, 32), (128, 64))
 CHANNELS, STRIDE = 256, 4
 CHECKED = (256, 128)
+LARGE = 6000  # places of a map, from which on a round takes long
 PEOPLE = 767
 GB = 10**9
 ORDERS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
@@ -55,9 +56,13 @@ def rows_of(image: tuple[int, int], arguments: argparse.Namespace) -> list[dict[
     generator = torch.Generator().manual_seed(0)
     x, direction = torch.randn(2, arguments.batch, CHANNELS, height, width, generator=generator).unbind()
     modules = {method: RelationAwareAttention(CHANNELS, height, width, method=method) for method in METHODS}
-    saved = {method: saved_bytes(module, lambda m=module: m(x)) for method, module in modules.items()}
+    saved = {
+        method: saved_bytes(module, lambda m=module: m(x.clone().requires_grad_()))
+        for method, module in modules.items()
+    }
     seconds: dict[str, dict[str, list[float]]] = {method: {order: [] for order in ORDERS} for method in METHODS}
-    for _ in range(arguments.rounds + 1):  # in turn, so that a busy moment hits both; the first round warms up
+    rounds = arguments.rounds if height * width < LARGE else max(1, arguments.rounds // 3)
+    for _ in range(rounds + 1):  # in turn, so that a busy moment hits both; the first round warms up
         for method, module in modules.items():
             for order, form in ORDERS.items():
                 given = [tensor.contiguous(memory_format=form) for tensor in (x, direction)]
@@ -67,7 +72,13 @@ def rows_of(image: tuple[int, int], arguments: argparse.Namespace) -> list[dict[
         fastest = {order: min(times[1:]) for order, times in seconds[method].items()}
         order = min(fastest, key=fastest.get)
         size = {"height": image[0], "width": image[1], "map_height": height, "map_width": width}
-        size |= {"channels": CHANNELS, "batch": arguments.batch, "method": method, "memory_order": order}
+        size |= {
+            "channels": CHANNELS,
+            "batch": arguments.batch,
+            "method": method,
+            "memory_order": order,
+            "rounds": rounds,
+        }
         by_image = saved_by_image(image, method)
         found = {"seconds": fastest[order], "saved_bytes": saved[method], "saved_bytes_per_image": by_image}
         rows.append(size | found)
@@ -87,9 +98,8 @@ def saved_by_image(image: tuple[int, int], method: str) -> int:
     height, width = image[0] // STRIDE, image[1] // STRIDE
     with shapes_only():
         module = RelationAwareAttention(CHANNELS, height, width, method=method)
-        return line([saved_bytes(module, lambda n=n: module(torch.zeros(n, CHANNELS, height, width))) for n in (2, 4)])[
-            0
-        ]
+        maps = {n: torch.zeros(n, CHANNELS, height, width, requires_grad=True) for n in (2, 4)}
+        return line([saved_bytes(module, lambda n=n: module(maps[n])) for n in (2, 4)])[0]
 
 
 def line(at_two_and_four: list[int]) -> tuple[int, int]:
@@ -158,7 +168,7 @@ def train(network: RGANet, images: torch.Tensor) -> None:
 
 
 def status(name: str) -> int:
-    """Bytes, from /proc: `resource.getrusage` would count what the parent had in memory when it started this process."""
+    """Bytes, from /proc: `resource.getrusage` would count what the parent had in memory when it started this one."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
 
