@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -268,3 +270,15 @@ def test_gates_that_start_at_one_half():
     assert RelationAwareAttention(16, 8, 4).train()(x).sub(x / 4).abs().max() > 0.01
     with pytest.raises(ValueError, match="start='even': expected one of random, half"):
         RelationAwareAttention(16, 8, 4, start="even")
+
+
+def test_it_can_be_traced_as_a_whole_for_torch_compile():
+    module = filled(RelationAwareAttention(16, 4, 2, channel=False)).train()
+    x = maps(3, 16, 4, 2, dtype=torch.float32)
+    compiled = torch.compile(copy.deepcopy(module), backend="aot_eager", fullgraph=True)
+    gradients = []
+    for one in (module, compiled):
+        images = x.clone().requires_grad_()
+        one(images).square().sum().backward()
+        gradients.append(images.grad)
+    assert relative(*gradients) < 1e-4

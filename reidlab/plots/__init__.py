@@ -1,7 +1,15 @@
 """Every figure of the lessons. Each function returns the figure and one sentence that says what it shows."""
 
+from reidlab.plots.attention import (
+    attention_costs,
+    attention_pictures,
+    attention_shares,
+    method_sizes,
+    relation_stacks,
+)
 from reidlab.plots.curves import cmc, history
 from reidlab.plots.normalisation import distance_scales, nearest_neighbours
+from reidlab.plots.parts import contrast_readings, loss_terms, stripe_bars, stripe_cuts
 from reidlab.plots.pictures import image_grid, ranked_gallery
 from reidlab.plots.preparation import filled_cells, image_sizes, reference_tree
 from reidlab.plots.scores import (
@@ -17,9 +25,13 @@ from reidlab.plots.scores import (
 from reidlab.plots.triplets import chosen_triplets, lines, margin_shapes, runs, seed_spread, triplet_zones
 
 __all__ = [
+    "attention_costs",
+    "attention_pictures",
+    "attention_shares",
     "before_after",
     "chosen_triplets",
     "cmc",
+    "contrast_readings",
     "distance_histograms",
     "distance_scales",
     "filled_cells",
@@ -28,16 +40,21 @@ __all__ = [
     "image_sizes",
     "intervals",
     "lines",
+    "loss_terms",
     "margin_shapes",
+    "method_sizes",
     "nearest_neighbours",
     "neighbour_map",
     "precision_recall",
     "ranked_gallery",
     "ranked_strips",
     "reference_tree",
+    "relation_stacks",
     "rule_strips",
     "runs",
     "score_curves",
     "seed_spread",
+    "stripe_bars",
+    "stripe_cuts",
     "triplet_zones",
 ]
