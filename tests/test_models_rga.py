@@ -107,10 +107,12 @@ def test_factored_and_explicit_have_the_same_values_and_gradients(arguments, tra
         torch.testing.assert_close(buffer, same, rtol=1e-10, atol=1e-10, msg=name)
 
 
-def test_they_agree_in_single_precision_at_a_stage_of_the_small_backbone():
-    x = maps(8, 64, 32, 16, dtype=torch.float32)
+@pytest.mark.parametrize("shape", [(8, 64, 32, 16), (2, 256, 64, 32)])
+def test_they_agree_in_single_precision_at_the_first_stage_of_a_backbone(shape):
+    """Half a million rectified numbers: were they rounded otherwise in the backward pass, some would change sides."""
+    x = maps(*shape, dtype=torch.float32)
     outs, gradients = [], []
-    for module in both_methods(torch.float32, channels=64, height=32, width=16):
+    for module in both_methods(torch.float32, channels=shape[1], height=shape[2], width=shape[3]):
         images = x.clone().requires_grad_()
         outs.append(module.train()(images))
         (outs[-1] * maps(*x.shape, dtype=torch.float32, seed=2)).sum().backward()

@@ -133,14 +133,15 @@ class _Weighed(torch.autograd.Function):
         factors = _factors(projected, half.relate.weight.flatten(1))
         related, *of_related = _norm(half.relate_norm, _related(factors, projected))
         g = projected[:, -projected.shape[1] // 3 :].mean(1, keepdim=True)
-        weight = half.squeeze.weight.to(x.dtype)
-        squeezed = pointwise(related.relu_(), weight[:, 1:]).add_(g * weight[:, 0])
+        # from here on the arrays are small: with autocast they are computed in the precision of the weights
+        weight = half.squeeze.weight
+        squeezed = pointwise(related.relu_(), weight[:, 1:]).to(weight.dtype).add_(g.to(weight.dtype) * weight[:, 0])
         squeezed, *of_squeezed = _norm(half.squeeze_norm, squeezed)
         score, *of_score = _norm(half.score_norm, pointwise(squeezed.relu_(), half.score.weight))
         gate = score.sigmoid_()
         ctx.half = half
         ctx.save_for_backward(x, factors, g, gate, *of_projected, *of_related, *of_squeezed, *of_score)
-        return x * gate
+        return x * gate.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -148,23 +149,23 @@ class _Weighed(torch.autograd.Function):
         half = ctx.half
         x, factors, g, gate, *kept = ctx.saved_tensors
         of_projected, of_related, of_squeezed, of_score = (kept[n : n + 3] for n in range(0, 12, 3))
-        by_gate = (by_output * x).sum(1, keepdim=True)
+        by_gate = (by_output * x).sum(1, keepdim=True, dtype=gate.dtype)
         by_score, *score_norm = _norm_gradient(half.score_norm, by_gate * gate * (1 - gate), *of_score)
-        squeezed = _again(half.squeeze_norm, *of_squeezed)
+        squeezed = _normed(half.squeeze_norm, *of_squeezed).relu_()
         by_squeezed, score = _pointwise_gradient(by_score, squeezed, half.score.weight)
         by_squeezed, *squeeze_norm = _norm_gradient(half.squeeze_norm, by_squeezed, *of_squeezed, squeezed)
-        weight = half.squeeze.weight.to(x.dtype)
+        weight = half.squeeze.weight
         by_g = (by_squeezed * weight[:, 0]).sum(1, keepdim=True)
-        related = _again(half.relate_norm, *of_related)
-        by_related, squeeze = _pointwise_gradient(by_squeezed, related, weight[:, 1:])
+        related = _normed(half.relate_norm, *of_related).relu_()
+        by_related, squeeze = _pointwise_gradient(by_squeezed.to(x.dtype), related, weight[:, 1:])
         squeeze = torch.cat([(by_squeezed * g).sum((0, 2, 3))[:, None, None, None], squeeze], dim=1)
         by_related, *relate_norm = _norm_gradient(half.relate_norm, by_related, *of_related, related)
         del related
-        projected = _again(half.project_norm, *of_projected)
+        projected = _normed(half.project_norm, *of_projected).relu_()
         by_projected, relate = _relations_gradient(by_related, by_g, projected, factors, half.relate.weight.flatten(1))
         by_projected, *project_norm = _norm_gradient(half.project_norm, by_projected, *of_projected, projected)
         by_x, project = _pointwise_gradient(by_projected, x, half.project.weight)
-        by_x.addcmul_(by_output, gate)
+        by_x.addcmul_(by_output, gate.to(x.dtype))
         convolutions = (project, relate[:, :, None, None], squeeze, score)
         norms = (project_norm, relate_norm, squeeze_norm, score_norm)
         by_parameters = [value for conv, norm in zip(convolutions, norms, strict=True) for value in (conv, *norm)]
@@ -172,25 +173,23 @@ class _Weighed(torch.autograd.Function):
 
 
 def _norm(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the normalised x, and what its gradient needs: x, mean and 1 / standard deviation."""
-    statistics = (norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
-    normed, mean, scale = torch.native_batch_norm(x, norm.weight, norm.bias, *statistics)
-    return normed, x, mean, scale
+    """Return the normalised x, and what it takes to make it again: x, mean and variance."""
+    mean, variance = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
+    return _normed(norm, x, mean, variance), x, mean, variance
 
 
-def _again(norm: nn.BatchNorm2d, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Compute the normalised and rectified x again."""
-    variance = scale.pow(-2) - norm.eps
-    return nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps).relu_()
+def _normed(norm: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """The same operation in both passes: other rounding would make rectified numbers near 0 change sides."""
+    return nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
 
 
 def _norm_gradient(
-    norm: nn.BatchNorm2d, gradient: Tensor, x: Tensor, mean: Tensor, scale: Tensor, output: Tensor | None = None
+    norm: nn.BatchNorm2d, gradient: Tensor, x: Tensor, mean: Tensor, variance: Tensor, output: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias; with an `output`, it was rectified."""
     if output is not None:
         gradient = aten.threshold_backward(gradient, output, 0)
-    every = [True, True, True]
+    every, scale = [True, True, True], (variance + norm.eps).rsqrt()
     return aten.native_batch_norm_backward(gradient, x, norm.weight, None, None, mean, scale, True, norm.eps, every)
 
 
