@@ -129,18 +129,42 @@ def test_the_derivative_by_hand_is_right(order):
 
 def test_other_batch_norms_are_left_to_autograd():
     half = filled(RelationAttention(6, 16)).double().train()
-    assert can_weigh(half)
     x = maps(3, 16, 3, 2).requires_grad_()
+    assert can_weigh(half, x)
     by_hand = half.weigh(x)
 
     class Other(torch.nn.BatchNorm2d):
         pass
 
     half.relate_norm.__class__ = Other
-    assert not can_weigh(half)
+    assert not can_weigh(half, x)
     assert relative(half.weigh(x), by_hand) < 1e-12
     half.relate_norm.__class__ = torch.nn.BatchNorm2d
-    assert not can_weigh(half.eval())
+    assert not can_weigh(half.eval(), x)
+    torch.nn.utils.parametrize.register_parametrization(half.train().relate, "weight", torch.nn.Tanh())
+    assert not can_weigh(half, x)
+
+
+def test_the_derivative_by_hand_belongs_to_the_weights_of_the_forward_pass():
+    half = filled(RelationAttention(6, 16)).double().train()
+    x = maps(3, 16, 3, 2).requires_grad_()
+    other = {name: 2 * p.detach() for name, p in half.named_parameters()}
+    wanted = torch.autograd.grad(torch.func.functional_call(half, other, (x,)).mul(x).square().sum(), x)[0]
+    half.forward = half.weigh
+    got = torch.autograd.grad(torch.func.functional_call(half, other, (x,)).square().sum(), x)[0]
+    assert relative(got, wanted) < 1e-10
+    out = half.weigh(x)
+    with torch.no_grad():
+        half.relate.weight.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_a_single_number_a_channel_is_refused_as_batch_norm_refuses_it():
+    module = RelationAwareAttention(8, 1, 1).train()
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+        module(torch.randn(1, 8, 1, 1))
+    assert all(torch.isfinite(buffer).all() for buffer in module.buffers())
 
 
 def test_the_order_in_memory_changes_nothing():
@@ -247,9 +271,9 @@ def test_another_size_is_refused_with_the_size_it_was_built_for():
     [
         ({"spatial": False, "channel": False}, "leaves nothing to do"),
         ({"method": "fast"}, "method='fast': expected one of factored, explicit"),
-        ({"reduction": 0}, "reduction=0: expected a whole number from 1 on"),
-        ({"height": 0}, "nodes=0: expected a whole number"),
-        ({"channels": 2.5}, "features=2.5: expected a whole number"),
+        ({"reduction": 0}, "reduction=0: expected a whole number of at least 1"),
+        ({"height": 0}, "height=0: expected a whole number"),
+        ({"channels": 2.5}, "channels=2.5: expected a whole number"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
@@ -284,3 +308,5 @@ def test_it_can_be_traced_as_a_whole_for_torch_compile():
         one(images).square().sum().backward()
         gradients.append(images.grad)
     assert relative(*gradients) < 1e-4
+    for one, other in zip(module.parameters(), compiled.parameters(), strict=True):
+        assert float((one.grad - other.grad).norm()) < 1e-4 * float(gradients[0].norm())

@@ -96,3 +96,21 @@ def test_arguments_make_the_same_network_again(images):
 def test_images_do_not_influence_each_other_in_evaluation_mode(images):
     model = small().eval()
     torch.testing.assert_close(model.embed(images)[1:2], model.embed(images[1:2]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 0}, "num_classes=0: expected a whole number"),
+        ({"num_classes": 3, "height": "128"}, "height='128': expected a whole number"),
+        ({"num_classes": 3, "stages": (2, 2)}, r"stages=\(2, 2\)"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RGANet(backbone="small", **arguments)
+
+
+def test_images_without_a_batch_are_refused_by_their_shape():
+    with pytest.raises(ValueError, match=r"got images of shape \(3, 128, 64\)"):
+        RGANet(3, "small").eval().embed(torch.rand(3, 128, 64))

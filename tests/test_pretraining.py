@@ -1,6 +1,5 @@
 """The shipped weights, made again: everything that `reidlab weights` does, in small."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -76,7 +75,7 @@ def test_the_command_tells_what_it_does_and_how_good_it_is(made, record):
 def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
     recipe = record["recipe"]
     assert recipe["streets"] == "Streets(num_people=16, seed=0)" and recipe["streets_key"] == Streets(PEOPLE).key
-    assert recipe["settings"] == dataclasses.asdict(TrainConfig.preset("street", **SETTINGS))
+    assert TrainConfig(**recipe["settings"]) == TrainConfig.preset("street", **SETTINGS)
     assert recipe["threads"] == 1
     assert set(recipe["seconds"]) == {"drawing", "training"} and min(recipe["seconds"].values()) > 0
     path = made[0] / "deep" / "a.safetensors"

@@ -1,10 +1,12 @@
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from reidlab.features import evaluate_model
 from reidlab.models import MGN, RelationNet, RGANet
+from reidlab.models.weights import save_weights
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
 from reidlab.training.config import READS
 from reidlab.training.loop import _parameter_groups
@@ -36,9 +38,9 @@ def test_settings_reach_the_networks(colours):
     module = rga.model.backbone.attention["1"]
     assert module.spatial is None and rga.model.search == "embedding"
     assert module.channel.score_norm.weight.abs().item() < 0.01  # began at 0
-    settings = {"parts": (6, 2), "contrast": "paper", "pooling": "max", "one_vs_rest": False, "flip": True}
-    relation = train(dataclasses.replace(smoke, model="relation", **settings), colours).model
-    assert {name: relation.arguments[name] for name in settings} == settings
+    for settings in ({"parts": (6, 2), "contrast": "paper", "flip": True}, {"pooling": "max", "one_vs_rest": False}):
+        relation = train(dataclasses.replace(smoke, model="relation", **settings), colours).model
+        assert {name: relation.arguments[name] for name in settings} == settings
     none = train(dataclasses.replace(smoke, model="rga", attention="none"), colours).model
     assert len(none.backbone.attention) == 0
 
@@ -50,6 +52,11 @@ def test_each_setting_of_a_network_is_read_by_some_and_refused_by_others():
         ({"model": "relation", "label_smoothing": 0.2}, "does not read label_smoothing"),
         ({"model": "mgn", "one_vs_rest": False}, "does not read one_vs_rest"),
         ({"model": "mgn", "metric_loss": "none", "cross_entropy": False}, "leaves nothing to learn from"),
+        ({"model": "rga", "attention": "none", "start": "half"}, "does not read start"),
+        ({"model": "relation", "pooling": "max", "contrast": "paper"}, "does not read contrast"),
+        ({"model": "relation", "parts": 6}, r"parts=6: expected a tuple of ints, such as \(6, 4, 2\)"),
+        ({"model": "relation", "terms": "triplet"}, "terms='triplet': expected a tuple of strs"),
+        ({"model": "relation", "terms": ("triplets",)}, "'triplets' is none of triplet, relational"),
     ):
         with pytest.raises(ValueError, match=message):
             TrainConfig(**settings)
@@ -73,3 +80,15 @@ def test_biases_of_parts_are_not_decayed_though_they_have_two_dimensions():
     assert any(by_name[name].ndim == 2 for name in biases)
     assert all(id(by_name[name]) in free for name in biases)
     assert id(by_name["classify.weight"]) in decayed and len(decayed) + len(free) == len(by_name)
+
+
+def test_settings_come_back_from_json_as_they_were():
+    config = TrainConfig(model="relation", parts=(4, 2), terms=("triplet",))
+    assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
+
+
+def test_only_the_baseline_has_files_of_shipped_weights(tmp_path):
+    with pytest.raises(ValueError, match="got a RGANet; only Baseline"):
+        save_weights(RGANet(3, "small"), tmp_path / "a.safetensors", {})
+    with pytest.raises(ValueError, match="no weights of RGANet come with the package"):
+        RGANet.pretrained()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from reidlab.models.parts import check_positive
 from reidlab.models.rga_relations import can_weigh, explicit_relations, factored_relations, pointwise, weigh
 
 METHODS = ("factored", "explicit")
@@ -59,9 +60,7 @@ class RelationAttention(nn.Module):
         for name, word, known in (("method", method, METHODS), ("start", start, STARTS)):
             if word not in known:
                 raise ValueError(f"{name}={word!r}: expected one of {', '.join(known)}")
-        for name, value in {"nodes": nodes, "features": features, "reduction": reduction}.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r}: expected a whole number from 1 on")
+        check_positive(nodes=nodes, features=features, reduction=reduction)
         self.nodes, self.method = nodes, method
         short, relations = max(1, features // reduction), max(1, nodes // reduction)
         squeezed = max(1, (1 + relations) // reduction)
@@ -96,7 +95,11 @@ class RelationAttention(nn.Module):
         Args:
             x: (B, F, H, W).
         """
-        return weigh(self, x) if can_weigh(self) else x * self(x)
+        return weigh(self, x) if can_weigh(self, x) else x * self(x)
+
+    def norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Return the four batch norms in the order in which they are computed."""
+        return self.project_norm, self.relate_norm, self.squeeze_norm, self.score_norm
 
     def relations(self, x: Tensor) -> Tensor:
         """Return the matrix of relations (B, M, M): row i, column j holds θ_i · φ_j."""
@@ -150,6 +153,7 @@ class RelationAwareAttention(nn.Module):
         super().__init__()
         if not (spatial or channel):
             raise ValueError("spatial=False with channel=False leaves nothing to do; set one of them")
+        check_positive(channels=channels, height=height, width=width)
         self.channels, self.height, self.width = channels, height, width
         places = height * width
         self.spatial = RelationAttention(places, channels, reduction, method, start) if spatial else None

@@ -93,15 +93,19 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     return nn.functional.conv2d(x, weight.to(x.dtype).flatten(1)[:, :, None, None])
 
 
-def can_weigh(half: RelationAttention) -> bool:
+def can_weigh(half: RelationAttention, x: Tensor) -> bool:
     """Say whether `weigh` does for `half` what its layers would do one by one.
 
-    It needs plain batch norms in training mode; others, such as those that look at the batches of several processes,
-    are left to autograd.
+    It needs plain convolutions, and plain batch norms in training mode with more than one number a channel; others,
+    such as those that look at the batches of several processes, are left to autograd.
     """
-    norms = (half.project_norm, half.relate_norm, half.squeeze_norm, half.score_norm)
-    plain = all(type(norm) is nn.BatchNorm2d and norm.training and norm.momentum is not None for norm in norms)
-    return half.method == "factored" and plain and torch.is_grad_enabled()
+    convolutions = (half.project, half.relate, half.squeeze, half.score)
+    plain = all(type(one) is nn.Conv2d for one in convolutions) and all(
+        type(norm) is nn.BatchNorm2d and norm.training and norm.track_running_stats and norm.momentum is not None
+        for norm in half.norms()
+    )
+    several = x.shape[0] * x.shape[2:].numel() > 1
+    return half.method == "factored" and plain and several and torch.is_grad_enabled()
 
 
 def weigh(half: RelationAttention, x: Tensor) -> Tensor:
@@ -113,10 +117,12 @@ def weigh(half: RelationAttention, x: Tensor) -> Tensor:
     """
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    for norm in (half.project_norm, half.relate_norm, half.squeeze_norm, half.score_norm):
+    norms = half.norms()
+    for norm in norms:
         norm.num_batches_tracked.add_(1)
+    convolutions = [one.weight for one in (half.project, half.relate, half.squeeze, half.score)]
     with torch.autocast(x.device.type, enabled=False):
-        return _Weighed.apply(half, x, *half.parameters())
+        return _Weighed.apply(x, norms, *convolutions, *(p for norm in norms for p in (norm.weight, norm.bias)))
 
 
 class _Weighed(torch.autograd.Function):
@@ -127,70 +133,69 @@ class _Weighed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, half, x, *parameters):
-        projected, *of_projected = _norm(half.project_norm, pointwise(x, half.project.weight))
+    def forward(ctx, x, norms, project, relate, squeeze, score, *scales):
+        pairs = [(norm, *scales[2 * n : 2 * n + 2]) for n, norm in enumerate(norms)]
+        projected, *of_projected = _norm(pointwise(x, project), *pairs[0])
         projected.relu_()
-        factors = _factors(projected, half.relate.weight.flatten(1))
-        related, *of_related = _norm(half.relate_norm, _related(factors, projected))
+        factors = _factors(projected, relate.flatten(1))
+        related, *of_related = _norm(_related(factors, projected), *pairs[1])
         g = projected[:, -projected.shape[1] // 3 :].mean(1, keepdim=True)
         # from here on the arrays are small: with autocast they are computed in the precision of the weights
-        weight = half.squeeze.weight
-        squeezed = pointwise(related.relu_(), weight[:, 1:]).to(weight.dtype).add_(g.to(weight.dtype) * weight[:, 0])
-        squeezed, *of_squeezed = _norm(half.squeeze_norm, squeezed)
-        score, *of_score = _norm(half.score_norm, pointwise(squeezed.relu_(), half.score.weight))
-        gate = score.sigmoid_()
-        ctx.half = half
-        ctx.save_for_backward(x, factors, g, gate, *of_projected, *of_related, *of_squeezed, *of_score)
+        squeezed = pointwise(related.relu_(), squeeze[:, 1:]).to(squeeze.dtype)
+        squeezed, *of_squeezed = _norm(squeezed.add_(g.to(squeeze.dtype) * squeeze[:, 0]), *pairs[2])
+        gate, *of_score = _norm(pointwise(squeezed.relu_(), score), *pairs[3])
+        gate.sigmoid_()
+        ctx.eps = [norm.eps for norm in norms]
+        kept = (*of_projected, *of_related, *of_squeezed, *of_score)
+        ctx.save_for_backward(x, factors, g, gate, project, relate, squeeze, score, *kept)
         return x * gate.to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, by_output):
-        half = ctx.half
-        x, factors, g, gate, *kept = ctx.saved_tensors
-        of_projected, of_related, of_squeezed, of_score = (kept[n : n + 3] for n in range(0, 12, 3))
+        x, factors, g, gate, project, relate, squeeze, score, *kept = ctx.saved_tensors
+        of_projected, of_related, of_squeezed, of_score = (
+            (*kept[5 * n : 5 * n + 5], eps) for n, eps in enumerate(ctx.eps)
+        )
         by_gate = (by_output * x).sum(1, keepdim=True, dtype=gate.dtype)
-        by_score, *score_norm = _norm_gradient(half.score_norm, by_gate * gate * (1 - gate), *of_score)
-        squeezed = _normed(half.squeeze_norm, *of_squeezed).relu_()
-        by_squeezed, score = _pointwise_gradient(by_score, squeezed, half.score.weight)
-        by_squeezed, *squeeze_norm = _norm_gradient(half.squeeze_norm, by_squeezed, *of_squeezed, squeezed)
-        weight = half.squeeze.weight
-        by_g = (by_squeezed * weight[:, 0]).sum(1, keepdim=True)
-        related = _normed(half.relate_norm, *of_related).relu_()
-        by_related, squeeze = _pointwise_gradient(by_squeezed.to(x.dtype), related, weight[:, 1:])
-        squeeze = torch.cat([(by_squeezed * g).sum((0, 2, 3))[:, None, None, None], squeeze], dim=1)
-        by_related, *relate_norm = _norm_gradient(half.relate_norm, by_related, *of_related, related)
+        by_score, *score_norm = _norm_gradient(by_gate * gate * (1 - gate), of_score)
+        squeezed = _normed(*of_squeezed).relu_()
+        by_squeezed, to_score = _pointwise_gradient(by_score, squeezed, score)
+        by_squeezed, *squeeze_norm = _norm_gradient(by_squeezed, of_squeezed, squeezed)
+        by_g = (by_squeezed * squeeze[:, 0]).sum(1, keepdim=True)
+        related = _normed(*of_related).relu_()
+        by_related, to_squeeze = _pointwise_gradient(by_squeezed.to(x.dtype), related, squeeze[:, 1:])
+        to_squeeze = torch.cat([(by_squeezed * g).sum((0, 2, 3))[:, None, None, None], to_squeeze], dim=1)
+        by_related, *relate_norm = _norm_gradient(by_related, of_related, related)
         del related
-        projected = _normed(half.project_norm, *of_projected).relu_()
-        by_projected, relate = _relations_gradient(by_related, by_g, projected, factors, half.relate.weight.flatten(1))
-        by_projected, *project_norm = _norm_gradient(half.project_norm, by_projected, *of_projected, projected)
-        by_x, project = _pointwise_gradient(by_projected, x, half.project.weight)
+        projected = _normed(*of_projected).relu_()
+        by_projected, to_relate = _relations_gradient(by_related, by_g, projected, factors, relate.flatten(1))
+        by_projected, *project_norm = _norm_gradient(by_projected, of_projected, projected)
+        by_x, to_project = _pointwise_gradient(by_projected, x, project)
         by_x.addcmul_(by_output, gate.to(x.dtype))
-        convolutions = (project, relate[:, :, None, None], squeeze, score)
-        norms = (project_norm, relate_norm, squeeze_norm, score_norm)
-        by_parameters = [value for conv, norm in zip(convolutions, norms, strict=True) for value in (conv, *norm)]
-        return None, by_x, *(value.to(p.dtype) for value, p in zip(by_parameters, half.parameters(), strict=True))
+        by_weights = (to_project, to_relate[:, :, None, None], to_squeeze, to_score)
+        by_weights += (*project_norm, *relate_norm, *squeeze_norm, *score_norm)
+        return by_x, None, *(value.to(score.dtype) for value in by_weights)
 
 
-def _norm(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the normalised x, and what it takes to make it again: x, mean and variance."""
+def _norm(x: Tensor, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+    """Return the normalised x, and what it takes to make it again: x, mean, variance, weight, bias."""
     mean, variance = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, norm.momentum)
-    return _normed(norm, x, mean, variance), x, mean, variance
+    return _normed(x, mean, variance, weight, bias, norm.eps), x, mean, variance, weight, bias
 
 
-def _normed(norm: nn.BatchNorm2d, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+def _normed(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """The same operation in both passes: other rounding would make rectified numbers near 0 change sides."""
-    return nn.functional.batch_norm(x, mean, variance, norm.weight, norm.bias, False, 0.0, norm.eps)
+    return nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps)
 
 
-def _norm_gradient(
-    norm: nn.BatchNorm2d, gradient: Tensor, x: Tensor, mean: Tensor, variance: Tensor, output: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _norm_gradient(gradient: Tensor, kept: tuple, output: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias; with an `output`, it was rectified."""
+    x, mean, variance, weight, _, eps = kept
     if output is not None:
         gradient = aten.threshold_backward(gradient, output, 0)
-    every, scale = [True, True, True], (variance + norm.eps).rsqrt()
-    return aten.native_batch_norm_backward(gradient, x, norm.weight, None, None, mean, scale, True, norm.eps, every)
+    every, scale = [True, True, True], (variance + eps).rsqrt()
+    return aten.native_batch_norm_backward(gradient, x, weight, None, None, mean, scale, True, eps, every)
 
 
 def _pointwise_gradient(gradient: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.models.baseline import Baseline
+from reidlab.models.parts import check_positive
 from reidlab.models.rga import Attended, RelationAwareAttention
 
 SEARCHES = ("features", "embedding")
@@ -113,9 +114,10 @@ class RGANet(Baseline):
         base = self.backbone
         self.search = search
         self.height, self.width = self.height if height is None else height, self.width if width is None else width
+        check_positive(num_classes=num_classes, height=self.height, width=self.width)
         there = range(1, len(base.stage_channels) + 1)
         stages = tuple(there) if stages is None else tuple(stages)
-        if not set(stages) <= set(there):
+        if not set(stages) <= set(there) or len(set(stages)) < len(stages):
             raise ValueError(f"stages={stages}: the {backbone} backbone has stages {', '.join(map(str, there))}")
         stride = base.stage_strides[-1]
         if min(self.height, self.width) < stride or self.height % stride or self.width % stride:
@@ -145,6 +147,18 @@ class RGANet(Baseline):
             "search": search,
         }
         self.arguments |= {"height": self.height, "width": self.width}
+
+    @classmethod
+    def pretrained(cls, num_classes: int = 1, path: str | os.PathLike[str] | None = None) -> RGANet:
+        """Refuse: no weights of this network come with the package.
+
+        Raises:
+            ValueError: always; `load_published` reads the authors' files.
+        """
+        raise ValueError(
+            "no weights of RGANet come with the package: Baseline.pretrained() has some, "
+            "reidlab.models.published.load_published reads files of the authors"
+        )
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
         """Compute what the losses need, as `Baseline.forward`.
@@ -187,10 +201,10 @@ class RGANet(Baseline):
         return pooled if self.search == "features" else self.neck(pooled)
 
     def _check(self, images: Tensor) -> None:
-        if images.shape[2:] == (self.height, self.width):
+        if images.shape[1:] == (3, self.height, self.width):
             return
         stride = self.backbone.base.stage_strides[0]
-        got = "×".join(str(side) for side in images.shape[2:])
+        got = "×".join(str(side) for side in images.shape[2:]) if images.ndim == 4 else f"shape {tuple(images.shape)}"
         raise ValueError(
             f"built for {self.height // stride}×{self.width // stride} maps ({self.height}×{self.width} images), got "
             f"images of {got}; model.preprocess brings an image to the right size, or make a network with "

@@ -38,7 +38,8 @@ def save_weights(model: Baseline, path: str | os.PathLike[str], recipe: dict[str
         The path.
 
     Raises:
-        ValueError: a weight that is NaN or too large for float16, or a recipe that JSON cannot hold.
+        ValueError: another network than `Baseline`, a weight that is NaN or too large for float16, or a recipe that
+            JSON cannot hold.
 
     Example:
         >>> import tempfile
@@ -46,6 +47,8 @@ def save_weights(model: Baseline, path: str | os.PathLike[str], recipe: dict[str
         >>> load_weights(file, num_classes=2).classifier.weight.shape
         torch.Size([2, 256])
     """
+    if type(model) is not Baseline:
+        raise ValueError(f"{path}: not written: got a {type(model).__name__}; only Baseline has files of this kind")
     tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in _shipped(model).items()}
     bad = sorted(name for name, tensor in tensors.items() if not torch.isfinite(tensor).all())
     if bad:

@@ -68,7 +68,8 @@ class TrainConfig:
 
     Args:
         model: "baseline", "rga" (`RGANet`), "relation" (`RelationNet`), "mgn" (`MGN`) or "relative_distance"
-            (`RelativeDistanceNet`); all but the first bring their own losses.
+            (`RelativeDistanceNet`); all but the first bring their own losses. The relation network and MGN were
+            published with margin 1.2, flip and no label smoothing: set those.
         backbone: "small" or "resnet50".
         weights: ImageNet weights for "resnet50": a path, "torchvision", or None.
         stripes: 0 for global average pooling, n for n horizontal stripes beside it (`StripePooling`).
@@ -166,7 +167,20 @@ class TrainConfig:
             raise ValueError(
                 "cross_entropy=False with metric_loss='none' leaves nothing to learn from; set one of them"
             )
+        self._check_several()
         self._refuse_unread()
+
+    def _check_several(self) -> None:
+        """Refuse wrong settings of several values; lists, as JSON has them, become tuples."""
+        for name, kind in (("parts", int), ("terms", str)):
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or not values or any(type(one) is not kind for one in values):
+                raise ValueError(
+                    f"{name}={values!r}: expected a tuple of {kind.__name__}s, such as {getattr(type(self), name)}"
+                )
+            object.__setattr__(self, name, tuple(values))
+        if unknown := [term for term in self.terms if term not in TERM_GROUPS]:
+            raise ValueError(f"terms={self.terms}: {unknown[0]!r} is none of {', '.join(TERM_GROUPS)}")
 
     def _refuse_unread(self) -> None:
         ignored = {name for names in READS.values() for name in names} - set(READS[self.model])
@@ -174,6 +188,10 @@ class TrainConfig:
             ignored |= {"metric", "margin"}
         if not self.cross_entropy:
             ignored |= {"label_smoothing"}
+        if self.attention == "none":
+            ignored |= {"start"}
+        if self.pooling != "contrastive":
+            ignored |= {"contrast"}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         unread = [name for name in defaults if name in ignored and getattr(self, name) != defaults[name]]
         if unread:

@@ -20,7 +20,8 @@ class Watch:
     """Looks at the batch of each row of the history, and stops a run that has collapsed.
 
     Args:
-        config: the settings; without a triplet loss there is nothing to watch.
+        config: the settings; watched are networks with one triplet loss, "baseline" and "rga". The networks of parts
+            have a triplet loss for each of their features, and are not watched.
 
     Taught in: notebooks/03_triplet_losses.ipynb
     """
@@ -54,10 +55,11 @@ class Watch:
         close = row["mean_distance"] < COLLAPSED * (margin or 0.3)
         self.rows = self.rows + 1 if close and abs(row["triplet"] - stuck) <= AT_THE_MARGIN * stuck else 0
         if self.rows >= 2:
+            gentler = ", or begin with metric_loss='batch_all'" if self.config.model == "baseline" else ""
             where = "ln 2 = 0.693" if margin is None else f"the margin, {margin}"
             raise CollapseError(
                 f"iteration {row['iteration']:.0f}: the features of all images have become one point (mean distance "
                 f"{row['mean_distance']:.1e}, triplet loss {row['triplet']:.3f}; a collapsed run stays at {where}). "
                 "Lower learning_rate or weight_decay, lengthen the warm-up, check that pretrained weights were really "
-                "loaded, or begin with metric_loss='batch_all'"
+                f"loaded{gentler}"
             )
