@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from reidlab.plots.drawing import picture, styled
 
@@ -136,7 +137,8 @@ def method_sizes(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
         raise ValueError("rows is empty: there is nothing to draw")
     methods = list(dict.fromkeys(row["method"] for row in rows))
     figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.3))
-    largest = max(row["map_height"] * row["map_width"] for row in rows)
+    sizes = sorted({row["map_height"] * row["map_width"] for row in rows})
+    largest = sizes[-1]
     texts = []
     for marker, method in zip(cycle("os^D"), methods, strict=False):
         own = sorted(
@@ -149,6 +151,8 @@ def method_sizes(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
             texts.append(f"{method} {own[-1][1]:.3g} s, {own[-1][2] / MEGABYTE:.3g} MiB")
     for axes, (title, _) in zip(panels, QUANTITIES.values(), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="places of the map", title=title)
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.xaxis.set_minor_locator(NullLocator())
     panels[0].legend()
     return figure, f"Figure: cost over the places of a map. At {largest:,} places: {'; '.join(texts)}."
 
