@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -232,8 +233,7 @@ class GlobalContrastivePooling(nn.Module):
     def __init__(self, channels: int, out_channels: int, num_parts: int, contrast: str = "released"):
         super().__init__()
         check_positive(channels=channels, out_channels=out_channels, num_parts=num_parts)
-        if contrast not in CONTRASTS:
-            raise ValueError(f"contrast={contrast!r}: expected one of {', '.join(CONTRASTS)}")
+        check_choice("contrast", contrast, CONTRASTS)
         self.channels, self.num_parts, self.kind = channels, num_parts, contrast
         self.largest = PartLayer(channels, out_channels, 1)
         self.contrast = PartLayer(channels, out_channels, 1)
@@ -281,3 +281,16 @@ def check_parts(parts: Tensor, channels: int, num_parts: int) -> None:
     """
     if parts.ndim != 3 or parts.shape[1:] != (channels, num_parts):
         raise ValueError(f"parts: got shape {tuple(parts.shape)}, expected (B, {channels}, {num_parts})")
+
+
+def check_choice(name: str, value: str, known: Collection[str]) -> None:
+    """Refuse a word that is not among those known.
+
+    Raises:
+        ValueError: another word; the message lists the known ones.
+
+    Example:
+        >>> check_choice("contrast", "paper", CONTRASTS)
+    """
+    if value not in known:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")

@@ -20,6 +20,7 @@ from reidlab.models.parts import (
     OneVsRest,
     PartFeatures,
     PartLayer,
+    check_choice,
     check_positive,
     check_stripes,
     stripe_maxima,
@@ -241,9 +242,8 @@ def _classified(parts: tuple[int, ...], one_vs_rest: bool, contrastive: bool, te
 
 
 def _check_choices(contrast: str, pooling: str, parts: tuple[int, ...], terms: tuple[str, ...]) -> None:
-    for name, value, known in (("contrast", contrast, CONTRASTS), ("pooling", pooling, POOLINGS)):
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    check_choice("contrast", contrast, CONTRASTS)
+    check_choice("pooling", pooling, POOLINGS)
     if not parts or len(set(parts)) != len(parts):
         raise ValueError(f"parts={parts}: expected at least one number of stripes, each of them once")
     unknown = sorted(set(map(str, terms)) - set(TERM_GROUPS))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reidlab.models.parts import check_positive
+from reidlab.models.parts import check_choice, check_positive
 from reidlab.models.rga_relations import can_weigh, explicit_relations, factored_relations, pointwise, weigh
 
 METHODS = ("factored", "explicit")
@@ -57,9 +57,8 @@ class RelationAttention(nn.Module):
 
     def __init__(self, nodes: int, features: int, reduction: int = 8, method: str = "factored", start: str = "random"):
         super().__init__()
-        for name, word, known in (("method", method, METHODS), ("start", start, STARTS)):
-            if word not in known:
-                raise ValueError(f"{name}={word!r}: expected one of {', '.join(known)}")
+        check_choice("method", method, METHODS)
+        check_choice("start", start, STARTS)
         check_positive(nodes=nodes, features=features, reduction=reduction)
         self.nodes, self.method = nodes, method
         short, relations = max(1, features // reduction), max(1, nodes // reduction)

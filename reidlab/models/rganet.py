@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.models.baseline import Baseline
-from reidlab.models.parts import check_positive
+from reidlab.models.parts import check_choice, check_positive
 from reidlab.models.rga import Attended, RelationAwareAttention
 
 SEARCHES = ("features", "embedding")
@@ -36,24 +36,25 @@ class AttendedBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) to the base's last map."""
-        x = self.base.first(images)
-        for number, stage in enumerate(self.base.stage_list(), start=1):
-            x = stage(x)
-            if str(number) in self.attention:
-                x = self.attention[str(number)](x)
-        return x
+        return self._through(images)
 
     def attention_maps(self, images: Tensor) -> dict[int, Attended]:
         """Return the gates of each module by the number of its stage."""
         maps: dict[int, Attended] = {}
+        self._through(images, maps)
+        return maps
+
+    def _through(self, images: Tensor, maps: dict[int, Attended] | None = None) -> Tensor:
+        """Compute the last map; the gates on the way are put into `maps`."""
         x = self.base.first(images)
         for number, stage in enumerate(self.base.stage_list(), start=1):
             x = stage(x)
             if str(number) in self.attention:
                 module = self.attention[str(number)]
-                maps[number] = module.attention_maps(x)
+                if maps is not None:
+                    maps[number] = module.attention_maps(x)
                 x = module(x)
-        return maps
+        return x
 
 
 class RGANet(Baseline):
@@ -109,8 +110,7 @@ class RGANet(Baseline):
         width: int | None = None,
     ):
         super().__init__(num_classes, backbone, weights, margin, label_smoothing, flip)
-        if search not in SEARCHES:
-            raise ValueError(f"search={search!r}: expected one of {', '.join(SEARCHES)}")
+        check_choice("search", search, SEARCHES)
         base = self.backbone
         self.search = search
         self.height, self.width = self.height if height is None else height, self.width if width is None else width
