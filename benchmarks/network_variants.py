@@ -1,13 +1,14 @@
-"""What the parts of RGA and of the relation network are worth on Walkers `small`: one left out or changed at a time.
+"""What the parts of a recipe or of a network are worth on Walkers `small`: one left out or changed at a time.
 
-    python benchmarks/network_variants.py attention|relation [VARIANT ...] [--data FOLDER] [--seeds 0 1 2]
+    python benchmarks/network_variants.py attention|relation|ingredients [VARIANT ...] [--data FOLDER] [--seeds 0 1 2]
         [--iterations 250] [--into FILE]
 
 Every run trains the small backbone from random weights with the preset "laptop" (16 people × 4 images a batch, 250
 batches) and one change. "attention" works on 128×64 images and searches with the feature before and the one after the
-batch-norm neck; "relation", with MGN beside it, on 192×64 images and with mirror images. Rows go into
-results/attention_variants.json or results/relation_variants.json, in place of older ones of the same variant and seed;
-a table is printed.
+batch-norm neck; "relation", with MGN beside it, on 192×64 images and with mirror images; "ingredients" is the baseline
+of the preset itself, also begun from the backbone of the shipped weights, read whole or by a loop that gives up too
+early. Rows go into results/FAMILY_variants.json, in place of older ones of the same variant and seed; a table is
+printed.
 """
 
 from __future__ import annotations
@@ -19,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from reidlab.data import CUHK03
+from reidlab.data.dataset import class_labels
 from reidlab.features import evaluate_model
 from reidlab.files import write_json
-from reidlab.models import RGANet
+from reidlab.models import Baseline, RGANet
+from reidlab.models.backbones import BATCH_COUNTER
 from reidlab.models.relation import TERM_GROUPS
 from reidlab.results import circumstances
 from reidlab.synth import World
@@ -62,13 +67,50 @@ VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "no-global": ("without the 9 global classifiers", without("global")),
         "mgn": ("MGN", {"model": "mgn", "margin": 1.2, "flip": True, "label_smoothing": 0.0}),
     },
+    "ingredients": {
+        "laptop": ("all of them: the preset laptop", {}),
+        "no-neck": ("no batch-norm neck", {"neck": False}),
+        "no-smoothing": ("no label smoothing", {"label_smoothing": 0.0}),
+        "no-erasing": ("no random erasing", {"erasing": 0.0}),
+        "no-warmup": ("no warm-up", {"warmup": 0.0}),
+        "no-triplet": ("no triplet loss", {"metric_loss": "none"}),
+        "8x8": ("8 people × 8 images a batch", {"identities_per_batch": 8, "images_per_identity": 8}),
+        "32x2": ("32 people × 2 images a batch", {"identities_per_batch": 32, "images_per_identity": 2}),
+        "8x4": ("8 people × 4 images: half the batch", {"identities_per_batch": 8}),
+        "shipped": ("begun from the shipped backbone, all tensors", {}),
+        "shipped-stopped": ("the same, a loop that stops at each counter", {}),
+    },
 }
+
+
+def first_tensors(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a loop around each stage copies if the first batch counter ends it: the fault of lesson 06."""
+    copied, ended = {}, set()
+    for name, tensor in state.items():
+        stage = ".".join(name.split(".")[:2]) if name.startswith("stages") else "stem"
+        if name.endswith(BATCH_COUNTER):
+            ended.add(stage)
+        elif stage not in ended:
+            copied[name] = tensor
+    return copied
+
+
+def begun(name: str, config: TrainConfig, data: CUHK03) -> tuple[Baseline | None, int | None]:
+    """Return the network of a variant that begins with shipped weights, and how many tensors it took over."""
+    if not name.startswith("shipped"):
+        return None, None
+    torch.manual_seed(config.seed)
+    model, state = Baseline(len(class_labels(data.train))), Baseline.pretrained().backbone.state_dict()
+    copied = state if name == "shipped" else first_tensors(state)
+    model.backbone.load_state_dict(model.backbone.state_dict() | copied)
+    return model, sum(not key.endswith(BATCH_COUNTER) for key in copied)
 
 
 def run(family: str, name: str, seed: int, iterations: int, data: CUHK03) -> dict[str, Any]:
     what, settings = VARIANTS[family][name]
     config = TrainConfig.preset("laptop", seed=seed, iterations=iterations, precision="bfloat16", **settings)
-    trained = train(config, data)
+    model, loaded = begun(name, config, data)
+    trained = train(config, data, model=model)
     scores = {}
     for where in ("features", "embedding") if isinstance(trained.model, RGANet) else ("embedding",):
         trained.model.search = where
@@ -78,6 +120,7 @@ def run(family: str, name: str, seed: int, iterations: int, data: CUHK03) -> dic
     about |= {"dataset": data.name, "box": data.box, "protocol": data.protocol}
     row = {"variant": name, "what": what, "seed": seed, "iterations": iterations, "settings": settings}
     row |= {"config": dataclasses.asdict(config), "scores": scores, "history": trained.history[-1:]}
+    row |= {} if loaded is None else {"tensors_loaded": loaded}
     row |= {"parameters": sum(p.numel() for p in trained.model.parameters()), "seconds": trained.seconds} | about
     command = f"python benchmarks/network_variants.py {family} {name} --seeds {seed} --iterations {iterations}"
     return row | {"circumstances": circumstances() | {"command": command}}

@@ -37,6 +37,7 @@ class Baseline(nn.Module):
             average pooling no feature is negative, so that no two of them could point away from each other.
         metric: distance of the triplet losses.
         cross_entropy: False leaves the classifier out of the loss.
+        neck: False leaves the batch norm out: losses and search all work on the pooled feature.
 
     Raises:
         ValueError: an unknown backbone or loss, weights for one that has none, or stripes that do not fit the map.
@@ -65,6 +66,7 @@ class Baseline(nn.Module):
         metric_loss: str = "batch_hard",
         metric: str = "euclidean",
         cross_entropy: bool = True,
+        neck: bool = True,
     ):
         super().__init__()
         if backbone not in BACKBONES:
@@ -74,6 +76,7 @@ class Baseline(nn.Module):
         self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
         self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "stripes": stripes}
         self.arguments |= {"metric_loss": metric_loss, "metric": metric, "cross_entropy": cross_entropy}
+        self.arguments |= {"neck": neck}
         if metric_loss not in (*METRIC_LOSSES, "none"):
             raise ValueError(f"metric_loss={metric_loss!r}: expected none or one of {', '.join(METRIC_LOSSES)}")
         self.backbone = BACKBONES[backbone]() if weights is None else BACKBONES[backbone](weights)
@@ -84,8 +87,9 @@ class Baseline(nn.Module):
             raise ValueError(f"stripes={stripes!r}: the map has {rows} rows; expected 0 or one of {fit}")
         width = self.backbone.channels
         self.pool = StripePooling(width, stripes) if stripes else AveragePooling(width)
-        self.neck = nn.BatchNorm1d(self.pool.channels)
-        self.neck.bias.requires_grad_(False)
+        self.neck = nn.BatchNorm1d(self.pool.channels) if neck else nn.Identity()
+        if neck:
+            self.neck.bias.requires_grad_(False)
         self.classifier = nn.Linear(self.pool.channels, num_classes, bias=False)
         nn.init.normal_(self.classifier.weight, std=0.001)
         self.margin, self.label_smoothing, self.flip = margin, label_smoothing, flip
@@ -125,7 +129,7 @@ class Baseline(nn.Module):
         """
         with torch.autocast(images.device.type, precision) if precision else nullcontext():
             maps = self.backbone(images)
-        features = self.pool(maps.to(self.neck.weight.dtype))  # (B, D)
+        features = self.pool(maps.to(self.classifier.weight.dtype))  # (B, D)
         embedding = self.neck(features)
         return {"features": features, "embedding": embedding, "logits": self.classifier(embedding)}
 

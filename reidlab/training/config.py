@@ -52,7 +52,7 @@ CHOICES: dict[str, Collection[str]] = {
 READS: dict[str, tuple[str, ...]] = {
     "baseline": (
         *("backbone", "weights", "stripes", "flip", "label_smoothing"),
-        *("cross_entropy", "metric_loss", "metric", "margin"),
+        *("cross_entropy", "metric_loss", "metric", "margin", "neck"),
     ),
     "rga": ("backbone", "weights", "flip", "label_smoothing", "margin", "attention", "start", "search"),
     "relation": ("backbone", "weights", "flip", "margin", "parts", "contrast", "pooling", "one_vs_rest", "terms"),
@@ -86,6 +86,7 @@ class TrainConfig:
         metric_loss: one of `reidlab.losses.METRIC_LOSSES`, or "none" for the classifier alone.
         metric: distance of the triplet losses: "euclidean", "squared" or "cosine".
         margin: of the triplet losses, in units of that distance; None for the soft margin.
+        neck: False leaves the batch norm between the two losses out.
         attention: of "rga": "both", "spatial", "channel" or "none".
         start: of "rga": gates of the new network, "random" as published, or "half", which a network without ImageNet
             weights needs.
@@ -131,6 +132,7 @@ class TrainConfig:
     metric_loss: str = "batch_hard"
     metric: str = "euclidean"
     margin: float | None = 0.3
+    neck: bool = True
     attention: str = "both"
     start: str = "random"
     search: str = "features"
@@ -157,7 +159,7 @@ class TrainConfig:
             if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
                 what = "whole number" if kind is int else "number"
                 raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
-        for name in ("flip", "spread", "cross_entropy", "one_vs_rest"):
+        for name in ("flip", "spread", "cross_entropy", "neck", "one_vs_rest"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
         for name, known in CHOICES.items():

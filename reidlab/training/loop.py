@@ -60,6 +60,7 @@ def train(
     workers: int = 0,
     report: Callable[[dict[str, float]], None] | None = None,
     augment: Callable[[Tensor], Tensor] | None = None,
+    model: Model | None = None,
 ) -> TrainResult:
     """Train a model on the training identities of a data set.
 
@@ -72,6 +73,7 @@ def train(
             cut from; stored at that size, they are read each time, since memory may not hold all of them.
         augment: with augmentation "street", what turns a uint8 batch into the network's input, in place of a
             `StreetAugmentation` at its usual strengths and `config.erasing`; refused with another augmentation.
+        model: what to go on from, in place of a new network; it is changed.
         report: called with each row of the history as it is made, for printing or plotting.
 
     Returns:
@@ -91,7 +93,8 @@ def train(
         )
     seed_everything(config.seed)
     sampler = _sampler(config, data)
-    model = _new_model(config, data).to(device, memory_format=torch.channels_last).train()
+    model = model or _new_model(config, data)
+    model = model.to(device, memory_format=torch.channels_last).train()
     average = _Average(model, config.average) if config.average else None
     loader, usual = _inputs(config, data, model, sampler, workers)
     augment = augment or usual
