@@ -13,3 +13,7 @@ class DataError(ValueError):
 
 class CollapseError(RuntimeError):
     """A training run put all images into one point, where a triplet loss has nothing left to say."""
+
+
+class RankError(RuntimeError):
+    """One of the processes that work together was lost, or they did not find each other."""

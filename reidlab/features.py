@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from reidlab.data.dataset import stack_batch
 from reidlab.data.records import Record, Splits
 from reidlab.evaluation import Evaluation, evaluate
 from reidlab.evaluation.rules import check_rule
 from reidlab.progress import progress
+from reidlab.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,24 @@ class Features:
     camids: np.ndarray
 
 
-class _Preprocessed(Dataset[tuple[Tensor, int, int]]):
+class _Preprocessed(Dataset[Tensor]):
     def __init__(self, records: Sequence[Record], preprocess) -> None:
         self.records, self.preprocess = records, preprocess
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        record = self.records[index]
-        return self.preprocess(record.load()), record.pid, record.camid
+    def __getitem__(self, index: int) -> Tensor:
+        return self.preprocess(self.records[index].load())
 
 
 def extract_features(
-    model: nn.Module, records: Sequence[Record], batch_size: int = 64, device: str = "cpu", workers: int = 0
+    model: nn.Module,
+    records: Sequence[Record],
+    batch_size: int = 64,
+    device: str = "cpu",
+    workers: int = 0,
+    ranks: Ranks = Ranks(),
 ) -> Features:
     """Embed every record with the model's own preprocessing, in evaluation mode.
 
@@ -55,12 +59,15 @@ def extract_features(
         batch_size: images at a time; changes nothing but speed and memory.
         device: where to compute, "cpu", "cuda" or "cuda:1".
         workers: processes that read images; 0 reads in this one.
+        ranks: the processes that share the work, each with the same model and records. Rank r of n embeds records
+            r, r + n, r + 2n …
 
     Returns:
-        `Features` in the order of `records`.
+        `Features` in the order of `records`; the same in every process.
 
     Raises:
         ValueError: no records.
+        RankError: another process was lost.
 
     Example:
         >>> from reidlab.models import Baseline
@@ -74,21 +81,30 @@ def extract_features(
     """
     if not len(records):
         raise ValueError("records is empty: there is nothing to embed")
-    loader = DataLoader(
-        _Preprocessed(records, model.preprocess), batch_size, num_workers=workers, collate_fn=stack_batch
-    )
+    own = [records[i] for i in range(ranks.rank, len(records), ranks.size)]
+    own = own or [records[0]]  # a rank without a share embeds one, to know how wide features are, and drops it
+    loader = DataLoader(_Preprocessed(own, model.preprocess), batch_size, num_workers=workers)
+    batches = progress(loader, "embedding", unit="batch") if ranks.is_first else loader
     was_training = model.training
     model.to(device).eval()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    parts: list[Tensor] = []
     try:
         with torch.inference_mode():
-            for images, pids, camids in progress(loader, "embedding", unit="batch"):
+            for images in batches:
                 images = images.to(device, memory_format=torch.channels_last)
-                parts.append((model.embed(images).float().cpu(), pids, camids))
+                parts.append(model.embed(images).float().cpu())
     finally:
         model.train(was_training)
-    features, pids, camids = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Features(features.clone(), pids.numpy(), camids.numpy())
+    features = _in_order(torch.cat(parts), len(records), ranks)
+    pids, camids = (np.array([getattr(r, name) for r in records], dtype=np.int64) for name in ("pid", "camid"))
+    return Features(features, pids, camids)
+
+
+def _in_order(own: Tensor, count: int, ranks: Ranks) -> Tensor:
+    """Gather what each rank made of its share of `count` records, and put it in the order of the records."""
+    shares = [torch.arange(rank, count, ranks.size) for rank in range(ranks.size)]
+    found = ranks.gather(own[: len(shares[ranks.rank])])
+    return found[torch.argsort(torch.cat(shares))]
 
 
 def evaluate_model(
@@ -101,6 +117,7 @@ def evaluate_model(
     same_camera: str = "exclude",
     repeats: int = 10,
     seed: int = 0,
+    ranks: Ranks = Ranks(),
 ) -> Evaluation:
     """Embed query and gallery of a data set and score the ranking.
 
@@ -108,16 +125,18 @@ def evaluate_model(
         model: as for `extract_features`.
         data: a data set with `query` and `gallery`.
         metric, rule, same_camera, repeats, seed: as for `reidlab.evaluation.evaluate`.
-        device, workers: as for `extract_features`.
+        device, workers, ranks: as for `extract_features`. Every process gets the scores.
 
     Raises:
         ValueError: as for `extract_features` and `reidlab.evaluation.evaluate`; an unknown rule is refused before
             anything is embedded.
+        RankError: another process was lost.
 
     Taught in: notebooks/00_start_here.ipynb
     """
     check_rule(rule, same_camera, repeats)
-    query, gallery = (extract_features(model, r, device=device, workers=workers) for r in (data.query, data.gallery))
+    parts = (data.query, data.gallery)
+    query, gallery = (extract_features(model, part, device=device, workers=workers, ranks=ranks) for part in parts)
     return evaluate(
         query.features,
         gallery.features,

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -38,6 +39,47 @@ def termination_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@dataclass
+class Asked:
+    """Whether an end was asked for."""
+
+    to_end: bool = False
+
+
+@contextlib.contextmanager
+def finish_first() -> Iterator[Asked]:
+    """Note a first Ctrl-C or SIGTERM instead of stopping in the middle; a second one interrupts at once.
+
+    Only the main thread can choose how signals are taken; elsewhere this does nothing.
+
+    Yields:
+        What says whether an end was asked for; whoever uses it looks now and then.
+
+    Example:
+        >>> with finish_first() as asked:
+        ...     signal.raise_signal(signal.SIGINT)
+        ...     print("the step is finished")
+        the step is finished
+        >>> asked.to_end
+        True
+    """
+    asked = Asked()
+
+    def note(*_: Any) -> None:
+        if asked.to_end:
+            raise KeyboardInterrupt
+        asked.to_end = True
+
+    before: dict[int, Any] = {}
+    try:
+        with contextlib.suppress(ValueError):  # not the main thread
+            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def end_with_parent(end: Callable[[], None]) -> None:

@@ -15,9 +15,7 @@ from conftest import REPOSITORY
 from reidlab.data.records import Splits
 from reidlab.data.streets import CropSource, StreetCrops
 from reidlab.errors import DataError
-from reidlab.models import Baseline
-from reidlab.training import TrainConfig
-from reidlab.training.loop import _inputs, _sampler
+from reidlab.training import TrainConfig, Training
 
 
 def make(folder, number, shape=(2, 3, 4, 2, 3), dtype=np.uint8, crops=None, **about):
@@ -91,11 +89,11 @@ def test_training_is_told_of_the_border(drawn):
     data = StreetCrops(drawn)
     assert data.border == 0.1 and pickle.loads(pickle.dumps(data)).border == 0.1
     config = TrainConfig.preset("street", identities_per_batch=4, images_per_identity=2)
-    loader, augment = _inputs(config, data, Baseline(4), _sampler(config, data), workers=0)
-    assert augment.border == 1.1
-    assert loader.dataset[5][0].shape == (3, 144, 72)
+    inputs = Training(config, data).inputs
+    assert inputs.augment.border == 1.1
+    assert inputs.dataset.__getitems__([5])[0].shape == (1, 3, 144, 72)
     bare = Splits("strangers", "as given", "all", data.train, [], [])
-    assert _inputs(config, bare, Baseline(4), _sampler(config, bare), workers=0)[1].border == 1
+    assert Training(config, bare).inputs.augment.border == 1
 
 
 @pytest.mark.parametrize(

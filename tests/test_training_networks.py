@@ -9,7 +9,7 @@ from reidlab.models import MGN, RelationNet, RGANet
 from reidlab.models.weights import save_weights
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
 from reidlab.training.config import READS
-from reidlab.training.loop import _parameter_groups
+from reidlab.training.optimizing import parameter_groups
 
 NETWORKS = {
     "rga": (RGANet, {"start": "half", "attention": "spatial"}, {"cross_entropy", "triplet"}),
@@ -74,7 +74,7 @@ def test_settings_of_several_values_are_read_from_a_command_line():
 
 def test_biases_of_parts_are_not_decayed_though_they_have_two_dimensions():
     model = RelationNet(3, "small", parts=(2,), out_channels=4)
-    decayed, free = ({id(p) for p in group["params"]} for group in _parameter_groups(model, 0.1))
+    decayed, free = ({id(p) for p in group["params"]} for group in parameter_groups(model, TrainConfig()))
     by_name = dict(model.named_parameters())
     biases = {name for name in by_name if name.endswith("bias")}
     assert any(by_name[name].ndim == 2 for name in biases)

@@ -171,7 +171,7 @@ class FolderDataset(Splits):
                 )
             parts = [_scan(source, part) if part in folders else [] for part in _PARTS]
         else:
-            parts = [[], *_by_rule(root, _scan(source, ""))]
+            parts = [[], *query_and_gallery(root, _scan(source, ""))]
         kept = [[record for record in records if record.pid != JUNK] for records in parts]
         _check_parts(root, kept)
         super().__init__(root.resolve().name, "as given", "as given", *kept)
@@ -226,8 +226,22 @@ def _record(source: FolderSource, name: str) -> Record:
     raise DataError(f"{source.root / name}: the name does not tell identity and camera; expected {_FOLDER_PATTERN}")
 
 
-def _by_rule(root: Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    """Choose queries as `FolderDataset` documents."""
+def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Choose queries among the images of some people, as `FolderDataset` documents; the rest is the gallery.
+
+    Args:
+        where: what the images are, for messages.
+        records: images of people; nobody who was seen by one camera only becomes a query.
+
+    Raises:
+        DataError: nobody was seen by two cameras.
+
+    Example:
+        >>> shots = [Record(f"7/{camid}_{i}.png", 7, camid, None) for camid in (1, 2) for i in (0, 1)]
+        >>> query, gallery = query_and_gallery("one person", shots)
+        >>> [record.image for record in query], len(gallery)
+        (['7/1_0.png', '7/2_0.png'], 2)
+    """
     people: dict[int, dict[int, list[Record]]] = {}
     for record in records:
         people.setdefault(record.pid, {}).setdefault(record.camid, []).append(record)
@@ -240,7 +254,7 @@ def _by_rule(root: Path, records: Sequence[Record]) -> tuple[list[Record], list[
     if not queries:
         seen = f"{len(people)} people, {len({record.camid for record in records})} cameras"
         raise DataError(
-            f"{root}: nobody was seen by two cameras ({seen}), so no search has a right answer; "
+            f"{where}: nobody was seen by two cameras ({seen}), so no search has a right answer; "
             f"expected {_FOLDER_PATTERN}, with the same identity under two cameras"
         )
     chosen = set(map(id, queries))

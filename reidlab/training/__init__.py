@@ -1,14 +1,19 @@
-"""Training: one configuration, one loop, checkpoints that hold tensors and plain values only."""
+"""Training: one configuration, one loop, runs that can be gone on with, checkpoints of tensors and plain values."""
 
 from reidlab.training.checkpoint import load_checkpoint, save_checkpoint
-from reidlab.training.config import PRESETS, RANGES, TrainConfig, parse_settings
-from reidlab.training.loop import TrainResult, seed_everything, train
+from reidlab.training.config import RANGES, TrainConfig, parse_settings
+from reidlab.training.loop import Training, TrainResult, train
+from reidlab.training.presets import PRESETS
+from reidlab.training.randomness import seed_everything
+from reidlab.training.runs import RunFolder
 
 __all__ = [
     "PRESETS",
     "RANGES",
+    "RunFolder",
     "TrainConfig",
     "TrainResult",
+    "Training",
     "load_checkpoint",
     "parse_settings",
     "save_checkpoint",

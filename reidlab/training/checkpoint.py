@@ -6,16 +6,24 @@ import dataclasses
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torchvision
 
 from reidlab import __version__
 from reidlab.data.records import Splits
+from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
 from reidlab.models import MODELS, Model
-from reidlab.training.loop import TrainResult
+from reidlab.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from reidlab.training.loop import TrainResult
+
+
+FORMAT, NUMBER = "reidlab checkpoint", 1
 
 
 def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Splits) -> Path:
@@ -23,15 +31,35 @@ def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Spl
 
     Taught in: notebooks/00_start_here.ipynb
     """
-    content = {
-        "format": "reidlab checkpoint 1",
+    return write_checkpoint(path, checkpoint_of(result.model, result.config, data))
+
+
+def checkpoint_of(model: Model, config: TrainConfig, data: Splits) -> dict[str, Any]:
+    """Collect a model and what has to be known to use it.
+
+    Returns:
+        `format`; `version` of the package and `versions` of others; `model`, the arguments it was made with; `input`,
+        what it expects of images; `config`; `data`, which the scores depend on; `state_dict`, contiguous, on the CPU.
+    """
+    size = {"height": model.height, "width": model.width, "channels": "RGB"}
+    return {
+        "format": f"{FORMAT} {NUMBER}",
         "version": __version__,
-        "model": result.model.arguments,
-        "input": {"height": result.model.height, "width": result.model.width, "channels": "RGB"},
-        "config": dataclasses.asdict(result.config),
+        "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
+        "model": model.arguments,
+        "input": {**size, "resize": "bilinear, antialiased", "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "config": dataclasses.asdict(config),
         "data": {"dataset": data.name, "box": data.box, "protocol": data.protocol},
-        "state_dict": {name: tensor.cpu().contiguous() for name, tensor in result.model.state_dict().items()},
+        "state_dict": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
     }
+
+
+def write_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> Path:
+    """Write tensors and plain values, atomically.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; a file that was there stays as it was.
+    """
     buffer = io.BytesIO()  # torch reports a full disk as an internal error; writing bytes says what it is
     torch.save(content, buffer)
     with atomic_path(path) as temporary:
@@ -40,7 +68,7 @@ def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Spl
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
-    """Read a checkpoint of `save_checkpoint`.
+    """Read a checkpoint of `save_checkpoint`, or last.pt or best.pt of a run.
 
     Returns:
         The model in evaluation mode, and everything else that the file says.
@@ -49,22 +77,43 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
         FileNotFoundError: no such file.
         DataError: damaged, or not a checkpoint of this package.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint")
+    content = read_checkpoint(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        raise DataError(f"{path}: damaged, or not a checkpoint ({type(error).__name__}); copy it again") from None
-    if not isinstance(content, dict) or content.get("format") != "reidlab checkpoint 1":
-        raise DataError(f"{path}: not a checkpoint of reidlab train; it lacks the mark 'reidlab checkpoint 1'")
-    try:
-        model = MODELS[content["config"].get("model", "baseline")](**content["model"])
+        kind = content["config"].get("model", "baseline")
+        if kind not in MODELS:
+            raise DataError(f"{path}: holds a model called {kind!r}; this version has {', '.join(MODELS)}")
+        model = MODELS[kind](**content["model"])
         model.load_state_dict(content.pop("state_dict"))
         missing = {"config", "data"} - content.keys()
+    except DataError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         missing = {" ".join(str(error).split())[:200]}
     if missing:
         raise DataError(
             f"{path}: a checkpoint with parts missing or changed ({', '.join(sorted(missing))}); train again"
         )
+    content.pop("progress", None)
     return model.to(memory_format=torch.channels_last).eval(), content
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote, executing nothing that the file may carry.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DataError: damaged, not a checkpoint of this package, or one of a later version.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
+        raise DataError(f"{path}: damaged, or not a checkpoint ({type(error).__name__}); copy it again") from None
+    mark = content.get("format") if isinstance(content, dict) else None
+    name, _, number = str(mark).rpartition(" ")
+    if name == FORMAT and number.isdecimal() and int(number) > NUMBER:
+        raise DataError(f"{path}: written by a newer reidlab ({mark}, this one reads {NUMBER}); update reidlab")
+    if mark != f"{FORMAT} {NUMBER}":
+        raise DataError(f"{path}: not a checkpoint of reidlab train; it lacks the mark '{FORMAT} {NUMBER}'")
+    return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from reidlab.distances import DISTANCES
@@ -14,6 +15,7 @@ from reidlab.models.parts import CONTRASTS
 from reidlab.models.relation import POOLINGS, TERM_GROUPS
 from reidlab.models.rga import STARTS
 from reidlab.models.rganet import SEARCHES
+from reidlab.training.presets import PRESETS
 
 RANGES: dict[str, tuple[type, float, float]] = {
     "iterations": (int, 1, 10**9),
@@ -21,7 +23,11 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "images_per_identity": (int, 2, 10**6),
     "stripes": (int, 0, 64),
     "learning_rate": (float, 0, 10**6),
+    "backbone_rate": (float, 0, 10**6),
     "warmup": (float, 0, 0.99),
+    "warmup_start": (float, 0, 1),
+    "decay": (float, 0, 1),
+    "momentum": (float, 0, 0.99999),
     "weight_decay": (float, 0, 10**6),
     "label_smoothing": (float, 0, 0.99),
     "margin": (float, 0, 10**6),
@@ -29,8 +35,12 @@ RANGES: dict[str, tuple[type, float, float]] = {
     "jitter": (float, 0, 1),
     "average": (float, 0, 0.99999),
     "clip": (float, 0, 10**6),
+    "chunk": (int, 0, 10**9),
     "seed": (int, 0, 2**32 - 1),
     "log_every": (int, 1, 10**9),
+    "evaluate_every": (int, 0, 10**9),
+    "held_out": (float, 0, 0.9),
+    "save_every": (int, 1, 10**9),
 }
 """Type, smallest and largest value of each number in `TrainConfig`."""
 
@@ -39,8 +49,11 @@ CHOICES: dict[str, Collection[str]] = {
     "backbone": BACKBONES,
     "metric_loss": (*METRIC_LOSSES, "none"),
     "metric": DISTANCES,
-    "augmentation": ("light", "street"),
-    "precision": ("float32", "bfloat16"),
+    "optimizer": ("adamw", "adam", "sgd"),
+    "schedule": ("cosine", "steps"),
+    "augmentation": ("light", "street", "mirror", "crop", "zoom"),
+    "precision": ("float32", "bfloat16", "float16"),
+    "batch_norm": ("local", "synced"),
     "attention": ("both", "spatial", "channel", "none"),
     "start": STARTS,
     "search": SEARCHES,
@@ -48,6 +61,12 @@ CHOICES: dict[str, Collection[str]] = {
     "pooling": POOLINGS,
 }
 """What the settings that are words can be."""
+
+SWITCHES = ("flip", "spread", "cross_entropy", "neck", "one_vs_rest", "decay_all", "compile")
+"""The settings that are True or False."""
+
+SEVERAL: dict[str, type] = {"parts": int, "terms": str, "steps": float}
+"""The settings of several values, with the type of each value."""
 
 READS: dict[str, tuple[str, ...]] = {
     "baseline": (
@@ -60,6 +79,15 @@ READS: dict[str, tuple[str, ...]] = {
     "relative_distance": (),
 }
 """Which of the settings of networks each `model` reads."""
+
+
+BACKBONE_OF: dict[str, tuple[str, ...]] = {
+    "baseline": ("backbone.",),
+    "rga": ("backbone.base.",),
+    "relation": ("backbone.",),
+    "mgn": ("shared.", "branches."),
+}
+"""How the names of the backbone's weights begin: those that ImageNet weights fill."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +106,17 @@ class TrainConfig:
         identities_per_batch: P.
         images_per_identity: K.
         spread: draw a person's K images from different cameras, as far as there are any.
-        learning_rate: peak of the schedule: linear warm-up, then half a cosine down to 0.
+        optimizer: "adamw", "adam" (weight decay as a part of the gradient) or "sgd".
+        momentum: of "sgd", in [0, 1).
+        learning_rate: peak of the schedule.
+        backbone_rate: rate of the backbone over that of the layers that are new on it.
+        schedule: what follows a linear warm-up: "cosine", half a cosine down to 0, or "steps".
+        steps: of "steps": the places, as shares of the run in (0, 1), at which the rate is multiplied by `decay`.
+        decay: of "steps", in [0, 1].
         warmup: share of the iterations spent warming up, in [0, 1).
-        weight_decay: of AdamW.
+        warmup_start: share of the peak that the warm-up rises from, in [0, 1].
+        weight_decay: of the optimizer.
+        decay_all: decay norms and biases, too.
         label_smoothing: ε of the cross-entropy, in [0, 1).
         cross_entropy: train a classifier of the identities, beside the metric loss or alone.
         metric_loss: one of `reidlab.losses.METRIC_LOSSES`, or "none" for the classifier alone.
@@ -93,17 +129,31 @@ class TrainConfig:
         search: of "rga": with the "features" before the batch-norm neck or the "embedding" after it.
         parts: of "relation": numbers of stripes, each of which divides the rows of the map.
         contrast, pooling, one_vs_rest, terms: of "relation", see `RelationNet`.
-        augmentation: "light" shifts, mirrors and jitters each image (`train_transform`); "street" changes
-            whole batches as other cameras would (`StreetAugmentation`).
-        erasing: probability of random erasing, in [0, 1], with either augmentation.
-        jitter: strength of the colour jitter of "light", ≥ 0; "street" has colour changes of its own.
-        precision: "float32", or "bfloat16" for the backbone alone: quicker where the processor has
-            instructions for it. Weights, pooled features and losses stay in float32.
+        augmentation: "light" shifts, mirrors and jitters each image (`train_transform`). The others change whole
+            batches on the device: "mirror", "crop" and "zoom" as the papers do (`BatchAugmentation`), "street" as
+            other cameras would (`StreetAugmentation`).
+        erasing: probability of random erasing, in [0, 1], with any augmentation.
+        jitter: strength of the colour jitter of "light", ≥ 0.
+        precision: "float32", or "bfloat16" or "float16" for the backbone alone: quicker where the processor has
+            instructions for it. Weights, pooled features, distances and losses stay in float32; "float16" scales the
+            loss so that small gradients survive.
+        compile: let torch.compile make the forward pass quicker; the first batches take minutes.
+        batch_norm: with several processes, "local" normalises by the images of one of them, as a chunk is; "synced"
+            by those of all, on GPUs only.
+        chunk: images that go through the network at a time; 0 for the whole batch. The loss still compares all images
+            of the batch (gradient caching), so that a large P × K fits on a small card, for one more forward pass.
+            Batch norm then sees one chunk.
         average: decay, in [0, 1), of a moving average of the weights; above 0, the average is what
             training returns.
         clip: largest norm of the gradient; a longer one is shortened to it. 0 leaves gradients alone.
         seed: of weights, batches and augmentation.
         log_every: iterations between two rows of the history.
+        evaluate_every: iterations between two evaluations on training identities; 0 for none. There is one before
+            the first iteration, and one at the end.
+        held_out: share of the training identities, in [0, 0.9], that are not trained on, but evaluated on, and by
+            which best.pt is chosen. With 0 the evaluation is on people seen in training: it finds faults, and
+            chooses nothing.
+        save_every: iterations between two writings of last.pt.
 
     Raises:
         ValueError: a value out of its range, no loss at all, or a setting that the model does not read.
@@ -124,9 +174,17 @@ class TrainConfig:
     identities_per_batch: int = 16
     images_per_identity: int = 4
     spread: bool = False
+    optimizer: str = "adamw"
+    momentum: float = 0.9
     learning_rate: float = 2e-3
+    backbone_rate: float = 1.0
+    schedule: str = "cosine"
+    steps: tuple[float, ...] = ()
+    decay: float = 0.1
     warmup: float = 0.1
+    warmup_start: float = 0.0
     weight_decay: float = 5e-2
+    decay_all: bool = False
     label_smoothing: float = 0.1
     cross_entropy: bool = True
     metric_loss: str = "batch_hard"
@@ -145,10 +203,16 @@ class TrainConfig:
     erasing: float = 0.5
     jitter: float = 0.1
     precision: str = "float32"
+    compile: bool = False
+    batch_norm: str = "local"
+    chunk: int = 0
     average: float = 0.0
     clip: float = 0.0
     seed: int = 0
     log_every: int = 25
+    evaluate_every: int = 0
+    held_out: float = 0.0
+    save_every: int = 250
 
     def __post_init__(self) -> None:
         for name, (kind, low, high) in RANGES.items():
@@ -159,7 +223,7 @@ class TrainConfig:
             if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
                 what = "whole number" if kind is int else "number"
                 raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
-        for name in ("flip", "spread", "cross_entropy", "neck", "one_vs_rest"):
+        for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
         for name, known in CHOICES.items():
@@ -169,20 +233,31 @@ class TrainConfig:
             raise ValueError(
                 "cross_entropy=False with metric_loss='none' leaves nothing to learn from; set one of them"
             )
+        if self.batch_norm == "synced" and self.model == "rga" and self.attention != "none":
+            raise ValueError(
+                "batch_norm='synced' with model='rga': attention normalises by hand, each process by itself"
+            )
         self._check_several()
         self._refuse_unread()
 
     def _check_several(self) -> None:
         """Refuse wrong settings of several values; lists, as JSON has them, become tuples."""
-        for name, kind in (("parts", int), ("terms", str)):
+        for name, kind in SEVERAL.items():
             values = getattr(self, name)
-            if not isinstance(values, (list, tuple)) or not values or any(type(one) is not kind for one in values):
-                raise ValueError(
-                    f"{name}={values!r}: expected a tuple of {kind.__name__}s, such as {getattr(type(self), name)}"
-                )
+            usual = getattr(type(self), name)
+            if not isinstance(values, (list, tuple)) or any(type(one) is not kind for one in values):
+                raise ValueError(f"{name}={values!r}: expected a tuple of {kind.__name__}s, such as {usual or (0.5,)}")
+            if usual and not values:
+                raise ValueError(f"{name}={values!r}: expected at least one, such as {usual}")
             object.__setattr__(self, name, tuple(values))
         if unknown := [term for term in self.terms if term not in TERM_GROUPS]:
             raise ValueError(f"terms={self.terms}: {unknown[0]!r} is none of {', '.join(TERM_GROUPS)}")
+        edges = (self.warmup, *self.steps, 1.0)
+        if self.schedule == "steps" and (not self.steps or any(a >= b for a, b in pairwise(edges))):
+            raise ValueError(
+                f"steps={self.steps} with warmup={self.warmup}: expected shares of the run, increasing, after the "
+                "warm-up and below 1, such as (0.5, 0.75)"
+            )
 
     def _refuse_unread(self) -> None:
         ignored = {name for names in READS.values() for name in names} - set(READS[self.model])
@@ -194,12 +269,18 @@ class TrainConfig:
             ignored |= {"start"}
         if self.pooling != "contrastive":
             ignored |= {"contrast"}
+        ignored |= set() if self.model in BACKBONE_OF else {"backbone_rate"}
+        ignored |= set() if self.optimizer == "sgd" else {"momentum"}
+        ignored |= set() if self.schedule == "steps" else {"steps", "decay"}
+        ignored |= set() if self.warmup else {"warmup_start"}
+        ignored |= set() if self.augmentation == "light" else {"jitter"}
+        ignored |= set() if self.evaluate_every else {"held_out"}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         unread = [name for name in defaults if name in ignored and getattr(self, name) != defaults[name]]
         if unread:
             raise ValueError(
                 f"model={self.model!r} with metric_loss={self.metric_loss!r} and cross_entropy={self.cross_entropy} "
-                f"does not read {', '.join(unread)}; leave out what would change nothing"
+                f"and the other settings does not read {', '.join(unread)}; leave out what would change nothing"
             )
 
     @classmethod
@@ -220,34 +301,6 @@ class TrainConfig:
     def __str__(self) -> str:
         width = max(len(f.name) for f in dataclasses.fields(self))
         return "\n".join(f"{f.name:<{width}}  {getattr(self, f.name)}" for f in dataclasses.fields(self))
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "laptop": {},
-    "smoke": {"iterations": 8, "identities_per_batch": 4, "images_per_identity": 2, "log_every": 4},
-    "relative_distance": {
-        "model": "relative_distance",
-        "iterations": 300,
-        "identities_per_batch": 8,
-        "learning_rate": 1e-3,
-        "clip": 5.0,
-    },
-    "street": {
-        "stripes": 4,
-        "flip": True,
-        "spread": True,
-        "iterations": 6000,
-        "warmup": 0.05,
-        "weight_decay": 1e-2,
-        "margin": None,
-        "augmentation": "street",
-        "precision": "bfloat16",
-        "average": 0.999,
-        "clip": 20.0,
-        "log_every": 100,
-    },
-}
-"""Named settings; what is not named has `TrainConfig`'s default."""
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -273,12 +326,12 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
             if value.lower() not in ("true", "false"):
                 raise ValueError(f"{name}={value}: expected true or false")
             values[name] = value.lower() == "true"
-        elif isinstance(default, tuple):
-            kind = type(default[0])
+        elif name in SEVERAL:
+            kind = SEVERAL[name]
             try:
                 values[name] = tuple(kind(one) for one in value.split(","))
             except ValueError:
-                usual = ",".join(map(str, default))
+                usual = ",".join(map(str, default or (0.5, 0.75)))
                 raise ValueError(f"{name}={value}: expected commas between {kind.__name__}s, such as {usual}") from None
         elif isinstance(default, (int, float)):
             try:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import copy
-import random
+import itertools
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
-from reidlab.data.augment import StreetAugmentation
-from reidlab.data.dataset import ReIDDataset, class_labels, stack_batch
+from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits
-from reidlab.data.samplers import PKBatchSampler
-from reidlab.data.transforms import train_transform
+from reidlab.errors import CollapseError
 from reidlab.models import MODELS, Model, RelativeDistanceNet
 from reidlab.progress import progress
+from reidlab.ranks import Ranks
+from reidlab.signals import Asked, finish_first
+from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import READS, TrainConfig
+from reidlab.training.held_out import Lookout, fingerprint, hold_out
+from reidlab.training.inputs import Augment, Inputs
+from reidlab.training.machine import memory_mb
+from reidlab.training.optimizing import new_optimizer, new_schedule
+from reidlab.training.randomness import random_state, restore_random, seed_everything
+from reidlab.training.runs import RunFolder
+from reidlab.training.step import Step, check_finite
 from reidlab.training.watch import Watch
+
+Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,9 @@ class TrainResult:
         config: what it was trained with.
         history: one row every `log_every` iterations: iteration, learning_rate, the mean of each loss term, and
             with a triplet loss what `Watch` sees in the row's last batch.
-        seconds: wall time of the loop.
+        seconds: wall time of the loop, interrupted pieces added up.
         epochs: passes over the identities.
+        evaluations: rows of `Lookout`, on people of the training set.
     """
 
     model: Model
@@ -44,13 +54,7 @@ class TrainResult:
     history: list[dict[str, float]] = field(repr=False)
     seconds: float
     epochs: float
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python's, numpy's and torch's global generators, which torchvision's transforms draw from."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  third-party transforms draw from it
-    torch.manual_seed(seed)
+    evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
 def train(
@@ -58,9 +62,12 @@ def train(
     data: Splits,
     device: str = "cpu",
     workers: int = 0,
-    report: Callable[[dict[str, float]], None] | None = None,
-    augment: Callable[[Tensor], Tensor] | None = None,
+    report: Report | None = None,
+    augment: Augment | None = None,
     model: Model | None = None,
+    run: RunFolder | None = None,
+    ranks: Ranks = Ranks(),
+    cache: str | os.PathLike[str] | None = None,
 ) -> TrainResult:
     """Train a model on the training identities of a data set.
 
@@ -68,127 +75,247 @@ def train(
         config: the settings.
         data: only `data.train` is read.
         device: "cpu", "cuda" or "cuda:1".
-        workers: processes that read images; 0 reads in this one and keeps them in memory, shrunk to input size.
-            With augmentation "street" images are resized to 9/8 of it, to have a border that shifted crops are
-            cut from; stored at that size, they are read each time, since memory may not hold all of them.
+        workers: processes that read images. Images are kept as bytes at the size they are needed in: with
+            augmentation "street" and "zoom" at 9/8 of the network's, to have a border that shifted crops are cut
+            from. Those stored at that size for "street" are read each time, since memory may not hold all of them.
+        report: called with each row of the history and of the evaluations as it is made, for printing or plotting.
         augment: with augmentation "street", what turns a uint8 batch into the network's input, in place of a
             `StreetAugmentation` at its usual strengths and `config.erasing`; refused with another augmentation.
         model: what to go on from, in place of a new network; it is changed.
-        report: called with each row of the history as it is made, for printing or plotting.
+        run: the folder that the run is written to, or gone on with from: nothing is written without.
+        ranks: the processes that share each batch, inside `reidlab.ranks.joined`.
+        cache: file to keep the images in, in place of memory; the next run finds them there.
 
     Returns:
-        A `TrainResult`. On the CPU the same seed and number of threads give the same numbers.
+        A `TrainResult`. On the CPU the same seed and number of threads give the same numbers, interrupted or not.
 
     Raises:
-        ValueError: fewer identities than P, or an `augment` that the settings leave no place for.
-        CollapseError: the features of all images have become one point.
+        ValueError: fewer identities than P, or an `augment` that the settings leave no place for; settings or data
+            that differ from those of the run to go on with.
+        CollapseError: the features of all images have become one point, or scores stay at chance level.
         FloatingPointError: the loss became NaN or infinite; the message names iteration and term.
+        KeyboardInterrupt: Ctrl-C, or SIGTERM; with `run`, after the iteration was finished and last.pt written.
 
     Taught in: notebooks/00_start_here.ipynb
     """
-    if augment is not None and config.augmentation != "street":
-        raise ValueError(
-            f"got an augment for whole batches with augmentation={config.augmentation!r}, which changes images one "
-            "by one; set augmentation='street', or leave augment out"
-        )
-    seed_everything(config.seed)
-    sampler = _sampler(config, data)
-    model = model or _new_model(config, data)
-    model = model.to(device, memory_format=torch.channels_last).train()
-    average = _Average(model, config.average) if config.average else None
-    loader, usual = _inputs(config, data, model, sampler, workers)
-    augment = augment or usual
-    optimizer = torch.optim.AdamW(_parameter_groups(model, config.weight_decay), lr=config.learning_rate)
-    scheduler = _schedule(optimizer, config)
-    chance = torch.Generator().manual_seed(config.seed)  # triplets drawn by chance
-    watch = Watch(config)
-    history: list[dict[str, float]] = []
-    running: list[dict[str, float]] = []
-    start = time.perf_counter()
-    batches = progress(_endless(loader, sampler, config.iterations), "training", config.iterations)
-    for iteration, (images, targets, _) in enumerate(batches, start=1):
-        images = augment(images.to(device, non_blocking=True)).to(memory_format=torch.channels_last)
-        targets = targets.to(device)
-        terms, features = _step(model, optimizer, images, targets, config, iteration, chance)
-        running.append(terms)
-        if average:
-            average.update(model)
-        if iteration % config.log_every == 0 or iteration == config.iterations:
-            means = {name: float(np.mean([row[name] for row in running])) for name in running[0]}
-            seen = {"iteration": iteration, "learning_rate": scheduler.get_last_lr()[0]}
-            history.append({**seen, **means, **watch.row(features, targets)})
-            running = []
-            if report:
-                report(history[-1])
-            watch.check(history[-1])
-        scheduler.step()
-    model = average.model if average else model
-    _check_finite(dict(model.named_parameters()), config.iterations)
-    return TrainResult(model.eval(), config, history, time.perf_counter() - start, config.iterations / len(sampler))
+    training = Training(config, data, device, workers, augment, model, ranks, cache)
+    if run is None:
+        return training.run(report)
+    with finish_first() as asked:
+        try:
+            return training.run(report, run, asked)
+        except (CollapseError, FloatingPointError) as error:
+            there = f"{run.last} is from iteration {training.saved}" if training.saved else "nothing was saved before"
+            raise type(error)(f"{error} ({there})") from None
+        finally:
+            run.close()
 
 
-def _sampler(config: TrainConfig, data: Splits) -> PKBatchSampler:
-    pids, wanted = [record.pid for record in data.train], config.identities_per_batch
-    there = len(set(pids))
-    if there < wanted:
-        raise ValueError(
-            f"identities_per_batch={wanted}, but the training set has {there} identities; "
-            f"set identities_per_batch to {max(2, there)} or less"
-        )
-    cameras = [record.camid for record in data.train] if config.spread else None
-    return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed, cameras)
+class Training:
+    """A run in memory: the network, its optimizer, its batches, and how far it is.
+
+    Args: as for `train`.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: Splits,
+        device: str = "cpu",
+        workers: int = 0,
+        augment: Augment | None = None,
+        model: Model | None = None,
+        ranks: Ranks = Ranks(),
+        cache: str | os.PathLike[str] | None = None,
+    ):
+        seed_everything(config.seed)
+        self.config, self.data, self.device, self.ranks = config, data, device, ranks
+        self.records, watched = hold_out(data, config)
+        labels = class_labels(self.records)
+        self.model = _placed(model or new_model(config, len(labels)), config, device)
+        self.average = _Average(self.model, config.average) if config.average else None
+        size, border = (self.model.height, self.model.width), getattr(data, "border", 0.0)
+        self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment, border)
+        self.optimizer = new_optimizer(self.model, config)
+        self.schedule = new_schedule(self.optimizer, config)
+        self.step = Step(self.model, self.optimizer, config, ranks)
+        self.chance = torch.Generator().manual_seed(config.seed)  # triplets drawn by chance
+        self.watch = Watch(config)
+        self.lookout = Lookout(config, watched, device, workers, ranks) if watched else None
+        self.history: list[dict[str, float]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.running: list[dict[str, float]] = []
+        self.iteration, self.saved, self.best, self.seconds = 0, 0, -1.0, 0.0
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the identities in the whole run."""
+        return self.config.iterations / len(self.inputs.sampler)
+
+    @property
+    def passes(self) -> float:
+        """How often each image is drawn in the whole run, on average."""
+        drawn = self.config.iterations * self.config.identities_per_batch * self.config.images_per_identity
+        return drawn / len(self.records)
+
+    def run(self, report: Report | None = None, folder: RunFolder | None = None, asked: Asked | None = None):
+        """Train to the end, or from where a run was left to the end; as `train`."""
+        random = self._begin(folder) if folder else None
+        batches = self.inputs.after(self.iteration)
+        if random:
+            restore_random(random, self.inputs.generator, self.chance)
+        self.report, self.folder = report, folder if folder and folder.writes else None
+        self._clock, self._seen = time.perf_counter(), 0
+        left = self.config.iterations - self.iteration
+        if self.lookout and not self.evaluations:
+            self._look()
+        for images, labels in progress(itertools.islice(batches, left), "training", left):
+            self._advance(images, labels)
+            end = self._must_end(asked)
+            if folder and (self._due(self.config.save_every) or end):
+                self._save()
+            if end:
+                raise KeyboardInterrupt
+        model = self.average.model if self.average else self.model
+        check_finite(dict(model.named_parameters()), self.config.iterations)
+        seconds = self._elapsed()
+        return TrainResult(model.eval(), self.config, self.history, seconds, self.epochs, self.evaluations)
+
+    def _advance(self, images: Tensor, labels: Tensor) -> None:
+        """One iteration, with the rows that are due after it."""
+        self.iteration += 1
+        terms, features, labels = self.step(images, labels, self.iteration, self.chance)
+        self.running.append({name: float(value) for name, value in terms.items()})
+        self._seen += len(labels)
+        if self.average:
+            self.average.update(self.model)
+        if self._due(self.config.log_every):
+            means = {name: float(np.mean([row[name] for row in self.running])) for name in self.running[0]}
+            row = {"iteration": self.iteration, "learning_rate": self.schedule.get_last_lr()[-1]}
+            self.history.append({**row, **means, **self.watch.row(features, labels)})
+            self.running = []
+            self._tell("train", self.history[-1])
+            self.watch.check(self.history[-1])
+        self.schedule.step()
+        if self.lookout and self._due(self.config.evaluate_every):
+            self._look()
+
+    def _due(self, every: int) -> bool:
+        return self.iteration % every == 0 or self.iteration == self.config.iterations
+
+    def _look(self) -> None:
+        """Evaluate on people of the training set; keep the best by those who were held out."""
+        model = self.average.model if self.average else self.model
+        row = self.lookout.look(model, self.iteration)
+        self.evaluations.append(row)
+        self._tell("evaluation", row)
+        if row["people"] == "held-out" and row["mean_ap"] > self.best:
+            self.best = row["mean_ap"]
+            if self.folder:
+                content = checkpoint_of(model, self.config, self.data)
+                self.folder.save(self.folder.best, content | {"iteration": self.iteration, "held_out": row})
+
+    def _tell(self, kind: str, row: dict[str, Any]) -> None:
+        speed = {"images_per_second": self._seen / max(time.perf_counter() - self._clock, 1e-9)} if self._seen else {}
+        elapsed = self._elapsed()
+        self._seen = 0
+        circumstances = {**speed, "seconds": elapsed, "memory_mb": memory_mb(self.device)}
+        if self.folder:
+            self.folder.add({"kind": kind, **row, **circumstances})
+        if self.report and self.ranks.is_first:
+            self.report({**row, **circumstances})
+
+    def _elapsed(self) -> float:
+        """Add the time since the last look at the clock to that of the run."""
+        now = time.perf_counter()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        return self.seconds
+
+    def _must_end(self, asked: Asked | None) -> bool:
+        """Whether this process or another one was asked to end: all end after the same iteration."""
+        if asked is None:
+            return False
+        flag = torch.tensor([float(asked.to_end)])
+        self.ranks.sum_([flag])
+        return bool(flag)
+
+    def _begin(self, folder: RunFolder) -> dict[str, Any] | None:
+        """Begin the folder of a run, or bring back how far it was; return the state of the random generators."""
+        data = {"dataset": self.data.name, "box": self.data.box, "protocol": self.data.protocol}
+        data |= {"title": self.data.title, "train_images": len(self.data.train)}
+        data |= {"train_identities": len({r.pid for r in self.data.train}), "fingerprint": fingerprint(self.data.train)}
+        facts = {"data": data, "ranks": self.ranks.size, "device": self.device, "epochs": self.epochs}
+        facts |= {"parameters": sum(p.numel() for p in self.model.parameters()), "passes": self.passes}
+        folder.begin(self.config, self.data, facts)
+        state = folder.progress() if folder.resume else None
+        if folder.resume and folder.writes:
+            folder.cut(state["iteration"] if state else -1)
+        return self.restore(state) if state else None
+
+    def _save(self) -> None:
+        """Write last.pt: the model to use, and all that is needed to go on."""
+        state = self.state()
+        self.saved = self.iteration
+        if self.folder:
+            own = {"state_dict": state.pop("state_dict"), "iteration": self.iteration, "progress": state}
+            if self.average:  # the file's model is the one to use; the one that is trained goes along
+                state["trained"] = own["state_dict"]
+                own["state_dict"] = self.average.model.state_dict()
+            self.folder.save(self.folder.last, checkpoint_of(self.model, self.config, self.data) | own)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the rest of the run depends on, as tensors and plain values."""
+        return {
+            "iteration": self.iteration,
+            "state_dict": {name: value.cpu().contiguous() for name, value in self.model.state_dict().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
+            "averaged": self.average.batches if self.average else 0,
+            "random": self.ranks.gather_objects(random_state(self.inputs.generator, self.chance)),
+            "history": self.history,
+            "evaluations": self.evaluations,
+            "running": self.running,
+            "alarms": [self.watch.rows, self.lookout.at_chance if self.lookout else 0],
+            "best": self.best,
+            "seconds": self._elapsed(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Bring back what `state` returned; returns the state of this process's random generators."""
+        self.model.load_state_dict(state.get("trained", state["state_dict"]))
+        if self.average:
+            self.average.model.load_state_dict(state["state_dict"])
+            self.average.batches = state["averaged"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step.scaler.load_state_dict(state["scaler"])
+        self.history, self.evaluations = state["history"], state["evaluations"]
+        self.running, self.best, self.seconds = state["running"], state["best"], state["seconds"]
+        self.iteration = self.saved = state["iteration"]
+        self.watch.rows = state["alarms"][0]
+        if self.lookout:
+            self.lookout.at_chance = state["alarms"][1]
+        return state["random"][self.ranks.rank]
 
 
-def _new_model(config: TrainConfig, data: Splits) -> Model:
+def new_model(config: TrainConfig, num_classes: int) -> Model:
+    """Return a new network of the kind that the settings name, from torch's global generator."""
     settings = {name: getattr(config, name) for name in READS[config.model]}
     if config.model == "relative_distance":
         return RelativeDistanceNet()
     if "attention" in settings:
         kind = settings.pop("attention")
         settings |= {half: kind in (half, "both") for half in ("spatial", "channel")}
-    return MODELS[config.model](len(class_labels(data.train)), **settings)
+    return MODELS[config.model](num_classes, **settings)
 
 
-def _inputs(
-    config: TrainConfig, data: Splits, model: Model, sampler: PKBatchSampler, workers: int
-) -> tuple[DataLoader, Callable[[Tensor], Tensor]]:
-    """Return a loader of batches, and what is to be done to each batch of images as a whole."""
-    size = (model.height, model.width)
-    transform: Callable[[Tensor], Tensor] = train_transform(*size, config.erasing, config.jitter)
-    augment: Callable[[Tensor], Tensor] = nn.Identity()
-    if config.augmentation == "street":
-        generator = torch.Generator().manual_seed(config.seed)
-        border = 1 + getattr(data, "border", 0.0)
-        augment = StreetAugmentation(*size, erasing=config.erasing, border=border, generator=generator)
-        size = (size[0] * 9 // 8, size[1] * 9 // 8)
-        transform = v2.Resize(size, antialias=True)  # hands on images of that size as they are
-    stored = config.augmentation == "street" and data.train[0].load().shape[:2] == size
-    cache = None if workers or stored else size
-    dataset = ReIDDataset(data.train, transform, class_labels(data.train), cache)
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=stack_batch)
-    return loader, augment
-
-
-def _step(
-    model: Model,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    targets: Tensor,
-    config: TrainConfig,
-    iteration: int,
-    chance: torch.Generator,
-) -> tuple[dict[str, float], Tensor]:
-    """Change the weights by one batch; return the terms of its loss and its features."""
-    outputs = model(images, torch.bfloat16) if config.precision == "bfloat16" else model(images)
-    _check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
-    terms = model.loss(outputs, targets, chance)
-    _check_finite(terms, iteration)
-    optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()
-    if config.clip:
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-    optimizer.step()
-    return {name: float(value.detach()) for name, value in terms.items()}, outputs["features"].detach()
+def _placed(model: Model, config: TrainConfig, device: str) -> Model:
+    if config.batch_norm == "synced":
+        if not device.startswith("cuda"):
+            raise ValueError(f"batch_norm='synced' on {device}: torch has it on GPUs only; use batch_norm='local'")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(device, memory_format=torch.channels_last).train()
 
 
 class _Average:
@@ -206,42 +333,3 @@ class _Average:
                 mean.lerp_(value, 1 - decay)
             else:
                 mean.copy_(value)  # batch norm's counters
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay weights of convolutions and linear layers; norms and biases are left alone."""
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    free = {name for name, p in trained.items() if p.ndim <= 1 or name.endswith("bias")}
-    return [
-        {"params": [p for name, p in trained.items() if name not in free], "weight_decay": weight_decay},
-        {"params": [p for name, p in trained.items() if name in free], "weight_decay": 0.0},
-    ]
-
-
-def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    warm = max(1, round(config.warmup * config.iterations))
-    rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / (warm + 1), total_iters=warm)
-    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, config.iterations - warm))
-    return torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[warm])
-
-
-def _endless(loader: DataLoader, sampler: PKBatchSampler, iterations: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield `iterations` batches, epoch after epoch."""
-    left, epoch = iterations, 0
-    while left:
-        sampler.set_epoch(epoch)
-        for batch in loader:
-            yield batch
-            left -= 1
-            if not left:
-                return
-        epoch += 1
-
-
-def _check_finite(values: dict[str, Tensor], iteration: int) -> None:
-    for name, value in values.items():
-        if not torch.isfinite(value.detach()).all():
-            raise FloatingPointError(
-                f"iteration {iteration}: NaN or infinity in {name}, or numbers too large to go on with; "
-                "lower learning_rate or lengthen the warm-up"
-            )

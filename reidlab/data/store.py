@@ -1,0 +1,252 @@
+"""Images of one size, read once and kept as bytes: in memory that processes share, or in a file that outlives them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from reidlab.data.records import Record
+from reidlab.data.transforms import to_image_tensor
+from reidlab.errors import DataError
+from reidlab.files import check_writable, usual_mode
+
+FORMAT = "reidlab pixels 1"
+_PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
+_SAMPLES = 4  # images whose pixels are part of a fingerprint
+_HELD = 1 << 32  # set in the mark of an image that is there; the lower 32 bits are its checksum
+
+
+class PixelStore:
+    """The images of a list of records at one size, each read at its first use and kept as uint8.
+
+    In memory, the store is one piece that processes made by fork share: what a DataLoader's worker reads, the others
+    and the process itself have too. Memory is taken as images come in. Pickled, as for workers made by spawn, it
+    becomes an empty store of the worker's own.
+
+    With `file`, the images outlive the process. The file has its full size from the beginning, so a disk that fills
+    up later does no harm. Several processes of one machine may fill it at once. An image counts as kept when its
+    checksum is there, which is written after its pixels: a killed process leaves whole images and gaps, and an image
+    that a crash of the machine damaged is read again.
+
+    Args:
+        records: whose images, at least one.
+        height, width: size to keep them at, in pixels.
+        file: where to keep them; None for memory. The file is made if it is missing.
+
+    Raises:
+        ValueError: no records, or a side below 1.
+        DataError: the file is none of this class, is cut short, or holds other records or another size. Records are
+            recognised by names, identities and a few of their images, so equal names of other data are noticed.
+        OSError: too little free space, for the file or in memory, or a folder that cannot be written.
+
+    Example:
+        >>> class Black:
+        ...     def load(self, name):
+        ...         return np.zeros((160, 60, 3), np.uint8)
+        >>> store = PixelStore([Record("a", 5, 1, Black()), Record("b", 7, 1, Black())], 128, 64)
+        >>> store.images([1, 1]).shape, store.filled, len(store)
+        (torch.Size([2, 3, 128, 64]), 1, 2)
+    """
+
+    def __init__(
+        self, records: Sequence[Record], height: int, width: int, file: str | os.PathLike[str] | None = None
+    ) -> None:
+        if not len(records):
+            raise ValueError("records is empty: there is nothing to keep")
+        if height < 1 or width < 1:
+            raise ValueError(f"got height={height}, width={width}; expected at least 1 pixel each")
+        self.records, self.height, self.width = records, height, width
+        self.file = None if file is None else Path(file)
+        number = len(records)
+        pixels = _PAGE + -(-8 * number // _PAGE) * _PAGE  # where they begin
+        memory = self._memory(pixels + number * 3 * height * width)
+        self._marks = np.frombuffer(memory, np.uint64, number, offset=_PAGE)
+        self._pixels = torch.frombuffer(memory, dtype=torch.uint8, offset=pixels).view(number, 3, height, width)
+        self._known = np.zeros(number, bool)  # whose mark this process has looked at
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("records", "height", "width", "file")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)
+
+    @property
+    def filled(self) -> int:
+        """How many images are kept so far, whichever process read them."""
+        return int(np.count_nonzero(self._marks))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images together, read or not."""
+        return self._pixels.nbytes
+
+    def images(self, indices: Sequence[int]) -> Tensor:
+        """Return images by their records' indices; those that are not kept yet are read first.
+
+        Args:
+            indices: B numbers from 0 to `len(self) - 1`, in any order, repeats allowed.
+
+        Returns:
+            uint8 (B, 3, height, width), a copy: `v2.Resize` with antialiasing of what `Record.load` returns.
+
+        Raises:
+            ValueError: an index out of that range.
+            DataError: an image cannot be read; the message names it. It stays unread, the others are kept.
+        """
+        index = np.asarray(indices, np.int64).reshape(-1)
+        if len(index) and (index.min() < 0 or index.max() >= len(self)):
+            raise ValueError(f"got an index from {index.min()} to {index.max()}, expected 0 to {len(self) - 1}")
+        for missing in np.unique(index[~self._known[index]]).tolist():
+            self._fetch(missing)
+        return self._pixels.index_select(0, torch.from_numpy(index))
+
+    def _fetch(self, index: int) -> None:
+        """Make sure that an image is there; without a file, a mark is enough."""
+        place, mark = self._pixels[index], int(self._marks[index])
+        if not mark or (self.file is not None and mark != _mark(place)):
+            self._marks[index] = 0
+            place.copy_(self._read(self.records[index]))
+            self._marks[index] = _mark(place)
+        self._known[index] = True
+
+    def _read(self, record: Record) -> Tensor:
+        image = record.load()
+        try:
+            tensor = to_image_tensor(image)
+        except ValueError as error:
+            raise DataError(f"{record.image}: {error}") from None
+        return v2.functional.resize(tensor, [self.height, self.width], antialias=True)
+
+    def _memory(self, size: int) -> mmap.mmap:
+        if self.file is None:
+            try:
+                return mmap.mmap(-1, size)  # shared with processes made by fork
+            except OSError as error:
+                message = f"{_gigabytes(size)} of memory for {len(self)} images: {error.strerror}; keep them in a file"
+                raise OSError(error.errno, message) from None
+        header = {"format": FORMAT, "images": len(self), "height": self.height, "width": self.width}
+        header["fingerprint"] = fingerprint(self.records)
+        check_writable(self.file)
+        if not self.file.exists():
+            _make_file(self.file, header, size)
+        with self.file.open("r+b") as file:
+            _check_header(self.file, file.read(_PAGE), header)
+            there = os.fstat(file.fileno()).st_size
+            if there != size:
+                raise DataError(f"{self.file}: got {there} bytes, expected {size}; delete the file, it is made anew")
+            return mmap.mmap(file.fileno(), size)
+
+
+def fingerprint(records: Sequence[Record]) -> str:
+    """Return a number by which a list of records is recognised: names, identities and the pixels of a few images.
+
+    Names alone would not do: every data set in CUHK03's format has the same ones. Where the data lies does not count.
+
+    Args:
+        records: in their order, at least one.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        DataError: one of the few images cannot be read.
+
+    Example:
+        >>> class Grey:
+        ...     def __init__(self, value):
+        ...         self.value = value
+        ...     def load(self, name):
+        ...         return np.full((160, 60, 3), self.value, np.uint8)
+        >>> dark, light = ([Record("a", 5, 1, Grey(value))] for value in (10, 200))
+        >>> fingerprint(dark) == fingerprint(light)
+        False
+    """
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps([record.image, record.pid]).encode())
+    for index in np.unique(np.linspace(0, len(records) - 1, _SAMPLES).round().astype(int)).tolist():
+        image = np.ascontiguousarray(records[index].load())
+        digest.update(f"{image.shape}".encode() + image.tobytes())
+    return digest.hexdigest()
+
+
+def _mark(pixels: Tensor) -> int:
+    return _HELD | zlib.crc32(pixels.numpy())
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _make_file(path: Path, header: dict[str, Any], size: int) -> None:
+    """Make an empty store of its full size under another name, then give it its own, unless somebody was quicker."""
+    free = shutil.disk_usage(path.parent).free
+    remedy = "free space, choose another folder, or keep the images in memory"
+    if free < size:
+        message = f"{path}: needs {_gigabytes(size)}, free are {_gigabytes(free)}; {remedy}"
+        raise OSError(errno.ENOSPC, message)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "r+b") as file:
+            _reserve(file.fileno(), size)
+            file.write(json.dumps(header).encode().ljust(_PAGE))
+        temporary.chmod(usual_mode(0o666))  # mkstemp makes files only their owner can read
+        try:
+            os.link(temporary, path)  # unlike a rename, it leaves a file alone that others fill already
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links
+            temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, f"{path}: needs {_gigabytes(size)}, the disk is full; {remedy}") from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _reserve(handle: int, size: int) -> None:
+    """Take the space now: a disk that is full later would end the process by a signal, without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+        return
+    zeros = bytes(1 << 20)
+    for start in range(0, size, len(zeros)):
+        os.write(handle, zeros[: size - start])
+    os.lseek(handle, 0, os.SEEK_SET)
+
+
+def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
+    try:
+        found = json.loads(page)
+        known = found["format"] == FORMAT
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise DataError(f"{path}: not a store of images of this package; choose another name for the store")
+    size, wanted = (
+        f"{header['images']} images of {header['height']}×{header['width']}" for header in (found, expected)
+    )
+    if found != expected:
+        other = "" if size != wanted else " of other records"
+        raise DataError(
+            f"{path}: holds {size}{other}, expected {wanted}; choose another name for the store, or delete this one"
+        )

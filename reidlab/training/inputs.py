@@ -1,0 +1,203 @@
+"""Batches for training: which images, read from where, changed how."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from reidlab.data.augment import StreetAugmentation
+from reidlab.data.batch_augment import BatchAugmentation
+from reidlab.data.records import Record
+from reidlab.data.samplers import PKBatchSampler
+from reidlab.data.store import PixelStore
+from reidlab.data.transforms import to_image_tensor, train_transform
+from reidlab.ranks import Ranks
+from reidlab.training.config import TrainConfig
+
+Augment = Callable[[Tensor], Tensor]
+SHIFTS = {"mirror": "none", "crop": "crop", "zoom": "zoom"}
+"""What `BatchAugmentation` calls the shifts of these augmentations."""
+
+
+class Inputs:
+    """The batches of a run, from any iteration on.
+
+    Images are read once and kept as bytes at the size they are needed in. What is random is done in this process,
+    batch by batch and on the device, so that neither the number of workers nor an interruption changes anything.
+
+    Args:
+        config: the settings.
+        records: of the identities to train on.
+        labels: class number of each identity.
+        size: (height, width) of the network's images, in pixels.
+        device: where the batches go.
+        workers: processes that read images.
+        ranks: the processes that share each batch.
+        cache: file to keep the images in, in place of memory; it outlives the run.
+        augment: what changes uint8 batches of "street", in place of the usual.
+        border: sides of stored images over those of the boxes in them, less 1.
+
+    Raises:
+        ValueError: fewer identities than P, P that the processes cannot share evenly, or an `augment` that the settings
+            leave no place for.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        records: Sequence[Record],
+        labels: dict[int, int],
+        size: tuple[int, int],
+        device: str = "cpu",
+        workers: int = 0,
+        ranks: Ranks = Ranks(),
+        cache: str | os.PathLike[str] | None = None,
+        augment: Augment | None = None,
+        border: float = 0.0,
+    ):
+        if augment is not None and config.augmentation != "street":
+            raise ValueError(
+                f"got an augment for whole batches with augmentation={config.augmentation!r}, which has its own; set "
+                "augmentation='street', or leave augment out"
+            )
+        self.device, self.ranks = device, ranks
+        self.sampler = new_sampler(config, records, ranks)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.augment, kept = _augmentation(config, size, self.generator, border)
+        self.augment = augment or self.augment
+        stored = config.augmentation == "street" and records[0].load().shape[:2] == kept
+        self.dataset = Pixels(records, labels, None if stored else PixelStore(records, *kept, file=cache))
+        self.own = _Share(self.sampler, ranks)
+        self.loader = DataLoader(
+            self.dataset,
+            batch_sampler=self.own,
+            num_workers=workers,
+            collate_fn=_as_is,
+            pin_memory=device.startswith("cuda"),
+        )
+
+    def after(self, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the batches that follow on so many, without end.
+
+        The order of batches depends on the settings alone. Whoever goes on in the middle of an epoch restores
+        the random generators after this call: its iterator over the epoch draws from them, as it did before.
+
+        Returns:
+            Pairs of images (B/n, 3, height, width), float32 on the device, and labels (B/n,), for one of n processes.
+        """
+        epoch, done = divmod(iterations, len(self.sampler))
+        self.own.start(epoch, done)
+        begun = iter(self.loader) if done else None
+        return self._go_on(epoch, begun)
+
+    def _go_on(self, epoch: int, begun: Iterator | None) -> Iterator[tuple[Tensor, Tensor]]:
+        for now in itertools.count(epoch):
+            if now > epoch or begun is None:
+                self.own.start(now, 0)
+                begun = iter(self.loader)
+            for images, labels in begun:
+                images = self._changed(images.to(self.device, non_blocking=True))
+                yield images.to(memory_format=torch.channels_last), labels.to(self.device, non_blocking=True)
+
+    def _changed(self, images: Tensor) -> Tensor:
+        if not isinstance(self.augment, BatchAugmentation):
+            return self.augment(images)
+        start = self.ranks.rank * len(images)
+        return self.augment(images, (start, start + len(images), self.ranks.size * len(images)))
+
+
+class Pixels(Dataset[tuple[Tensor, Tensor]]):
+    """Images and labels of records, as bytes, a batch at a time.
+
+    Args:
+        records: what to serve, by their place.
+        labels: class number of each identity.
+        store: keeps the images; None reads them each time, as they are.
+    """
+
+    def __init__(self, records: Sequence[Record], labels: dict[int, int], store: PixelStore | None):
+        self.records, self.store = records, store
+        self.labels = torch.tensor([labels[record.pid] for record in records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Return uint8 images (B, 3, H, W) and labels (B,)."""
+        if self.store is not None:
+            return self.store.images(indices), self.labels[indices]
+        return torch.stack([to_image_tensor(self.records[i].load()) for i in indices]), self.labels[indices]
+
+
+class _Share(Sampler[list[int]]):
+    """The rows of each batch that are this process's, from some batch of the epoch on."""
+
+    def __init__(self, sampler: PKBatchSampler, ranks: Ranks):
+        self.sampler, self.ranks, self.first = sampler, ranks, 0
+
+    def start(self, epoch: int, batch: int) -> None:
+        self.sampler.set_epoch(epoch)
+        self.first = batch
+
+    def __len__(self) -> int:
+        return len(self.sampler) - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in itertools.islice(self.sampler, self.first, None):
+            rows = len(batch) // self.ranks.size
+            yield batch[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
+
+
+def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = Ranks()) -> PKBatchSampler:
+    """Return the sampler of whole batches, which every process runs alike.
+
+    Raises:
+        ValueError: fewer identities than P, or P that the processes cannot share evenly.
+    """
+    pids, wanted = [record.pid for record in records], config.identities_per_batch
+    there = len(set(pids))
+    if there < wanted:
+        raise ValueError(
+            f"identities_per_batch={wanted}, but the training set has {there} identities; "
+            f"set identities_per_batch to {max(2, there)} or less"
+        )
+    if wanted % ranks.size:
+        raise ValueError(
+            f"identities_per_batch={wanted} cannot be shared by {ranks.size} processes without cutting one in two; "
+            f"set it to {max(1, wanted // ranks.size) * ranks.size}"
+        )
+    cameras = [record.camid for record in records] if config.spread else None
+    return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed, cameras)
+
+
+def _augmentation(
+    config: TrainConfig, size: tuple[int, int], generator: torch.Generator, border: float
+) -> tuple[Augment, tuple[int, int]]:
+    """Return what changes whole batches, and the size of the images that it starts from."""
+    if config.augmentation == "light":
+        return _OneByOne(train_transform(*size, config.erasing, config.jitter)), size
+    if config.augmentation == "street":
+        kept = (size[0] * 9 // 8, size[1] * 9 // 8)
+        return StreetAugmentation(*size, erasing=config.erasing, border=1 + border, generator=generator), kept
+    shift = SHIFTS[config.augmentation]
+    augment = BatchAugmentation(*size, shift=shift, erasing=config.erasing, generator=generator)
+    return augment, augment.stored_size
+
+
+class _OneByOne:
+    """Changes the images of a batch one after the other, with draws from torch's global generator."""
+
+    def __init__(self, transform: Augment):
+        self.transform = transform
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.stack([self.transform(image) for image in images])
+
+
+def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch

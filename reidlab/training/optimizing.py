@@ -1,0 +1,84 @@
+"""From settings to torch's optimizers and schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from reidlab.training.config import BACKBONE_OF, TrainConfig
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Sort the weights that are trained by their rate and by whether they decay.
+
+    Args:
+        model: the network.
+        config: `weight_decay` is for convolutions and linear layers, and with `decay_all` for norms and biases, too;
+            `backbone_rate` times `learning_rate` is for the backbone.
+
+    Returns:
+        Groups for an optimizer of torch, none of them empty.
+
+    Example:
+        >>> from reidlab.models import Baseline
+        >>> groups = parameter_groups(Baseline(5), TrainConfig(backbone_rate=0.1))
+        >>> [(round(group["lr"], 6), group["weight_decay"], len(group["params"])) for group in groups]
+        [(0.0002, 0.05, 10), (0.0002, 0.0, 26), (0.002, 0.05, 1), (0.002, 0.0, 1)]
+    """
+    of_backbone = BACKBONE_OF.get(config.model, ())
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    rates = dict.fromkeys((config.backbone_rate, 1.0))
+    for rate in rates:  # the order of groups does not depend on the order of the model's parts
+        for decay in (config.weight_decay, 0.0):
+            groups.setdefault((rate, decay), [])
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            free = not config.decay_all and (parameter.ndim <= 1 or name.endswith("bias"))
+            rate = config.backbone_rate if name.startswith(of_backbone) and of_backbone else 1.0
+            groups[rate, 0.0 if free else config.weight_decay].append(parameter)
+    return [
+        {"params": parameters, "lr": rate * config.learning_rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+        if parameters
+    ]
+
+
+def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimizer that the settings name, over all weights that are trained."""
+    groups = parameter_groups(model, config)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=config.learning_rate)
+
+
+def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the schedule of the rate: a linear warm-up, then half a cosine or steps.
+
+    The warm-up of `n` iterations gives iteration i (from 1) the share s + (1 - s)·i/(n + 1) of the peak, where s is
+    `warmup_start`, so that iteration n + 1 is the first at the peak.
+
+    Example:
+        >>> weights = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        >>> config = TrainConfig(iterations=8, warmup=0.25, schedule="steps", steps=(0.5, 0.75), learning_rate=1.0)
+        >>> rate, rates = new_schedule(weights, config), []
+        >>> for _ in range(8):
+        ...     rates.append(round(rate.get_last_lr()[0], 2))
+        ...     weights.step()
+        ...     rate.step()
+        >>> rates
+        [0.33, 0.67, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+    """
+    total = config.iterations
+    warm = max(1, round(config.warmup * total))
+    first = config.warmup_start + (1 - config.warmup_start) / (warm + 1)
+    schedulers = torch.optim.lr_scheduler
+    rise = schedulers.LinearLR(optimizer, start_factor=first, total_iters=warm)
+    if config.schedule == "cosine":
+        fall: schedulers.LRScheduler = schedulers.CosineAnnealingLR(optimizer, T_max=max(1, total - warm))
+    else:
+        places = [round(share * total) - warm for share in config.steps]
+        fall = schedulers.MultiStepLR(optimizer, milestones=places, gamma=config.decay)
+    return schedulers.SequentialLR(optimizer, [rise, fall], milestones=[warm])

@@ -1,0 +1,184 @@
+"""The folder of a run: everything it was, did and found, in files that are whole or not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from reidlab import __version__
+from reidlab.data.records import Splits
+from reidlab.errors import DataError
+from reidlab.files import atomic_path, check_writable, write_json
+from reidlab.results import circumstances, plain
+from reidlab.training.checkpoint import read_checkpoint, write_checkpoint
+from reidlab.training.config import TrainConfig
+
+logger = logging.getLogger(__name__)
+CHANGEABLE = ("log_every", "save_every")
+"""Settings that may differ when a run is gone on with: they change nothing that is learned."""
+
+
+class RunFolder:
+    """`runs/NAME/`: config.json, metrics.jsonl, TensorBoard's events, last.pt, best.pt.
+
+    Args:
+        path: the folder; made if it is missing.
+        resume: go on with the run in it; False begins a new one, and refuses a folder that holds one.
+        preset: name of the settings that the run began from, for the record.
+        writes: False for all but one of several processes: they read, and write nothing.
+
+    Raises:
+        FileExistsError: the folder holds a run, and `resume` is False.
+        FileNotFoundError: `resume`, and there is nothing to go on with.
+        OSError: the folder cannot be made or written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = RunFolder(Path(tempfile.mkdtemp()) / "first")
+        >>> folder.add({"kind": "train", "iteration": 25, "triplet": 0.3})
+        >>> folder.rows()
+        [{'kind': 'train', 'iteration': 25, 'triplet': 0.3}]
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], resume: bool = False, preset: str | None = None, writes: bool = True
+    ):
+        self.path, self.resume, self.preset, self.writes = Path(path), resume, preset, writes
+        self.config, self.metrics = self.path / "config.json", self.path / "metrics.jsonl"
+        self.last, self.best = self.path / "last.pt", self.path / "best.pt"
+        self._events: Any = None
+        begun = [file.name for file in (self.config, self.metrics, self.last, self.best) if file.exists()]
+        if resume and not self.config.exists():
+            raise FileNotFoundError(f"{self.path}: holds no run to go on with; leave out resume to begin one")
+        if begun and not resume and writes:
+            raise FileExistsError(
+                f"{self.path}: holds a run already ({', '.join(begun)}); go on with it (resume), or choose another name"
+            )
+        if writes:
+            check_writable(self.config)
+
+    def begin(self, config: TrainConfig, data: Splits, facts: dict[str, Any]) -> None:
+        """Write config.json, or check that a run to go on with had the same settings and data.
+
+        Args:
+            config: the settings.
+            data: the data set.
+            facts: of the data (`data`) and of the machine, as they will be written.
+
+        Raises:
+            ValueError: other settings, other data or another number of processes than the run began with.
+            DataError: a config.json that cannot be read.
+        """
+        own = {"config": plain("config", dataclasses.asdict(config)), **plain("facts", facts)}
+        if self.resume:
+            self._compare(own)
+        if self.resume or not self.writes:
+            return
+        head = {"reidlab": __version__, "preset": self.preset, **circumstances()}
+        write_json(self.config, head | own)
+
+    def _compare(self, own: dict[str, Any]) -> None:
+        try:
+            there = json.loads(self.config.read_text(encoding="utf-8"))
+            before, data = there["config"], there["data"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.config}: cannot be read ({error}); begin the run again in another folder") from None
+        changed = [
+            f"{name}={own['config'].get(name)!r} (it began with {before.get(name)!r})"
+            for name in sorted(before.keys() | own["config"].keys())
+            if before.get(name) != own["config"].get(name) and name not in CHANGEABLE
+        ]
+        if changed:
+            raise ValueError(f"{self.path}: got other settings, {'; '.join(changed)}; begin a new run with them")
+        moved = [
+            f"{name} {data.get(name)} became {value}" for name, value in own["data"].items() if data.get(name) != value
+        ]
+        if moved:
+            raise ValueError(
+                f"{self.path}: the data has changed since the run began: {'; '.join(moved)}; bring back the old data, "
+                "or begin a new run"
+            )
+        if there.get("ranks") != own["ranks"]:
+            raise ValueError(
+                f"{self.path}: was begun by {there.get('ranks')} processes, got {own['ranks']}; start as many, so that "
+                "it goes on with the same numbers"
+            )
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row to metrics.jsonl, and its numbers to TensorBoard's events where tensorboard is installed."""
+        row = plain("row", row)
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+        writer = self._writer(row["iteration"])
+        if writer is not None:
+            group = row.get("people", row["kind"])
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "iteration":
+                    writer.add_scalar(f"{group}/{name}", value, row["iteration"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Read metrics.jsonl; a last line that was cut short by a power cut or a kill is left out."""
+        if not self.metrics.exists():
+            return []
+        found = []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                if number < len(lines):
+                    raise DataError(
+                        f"{self.metrics}: line {number} is not JSON; the file was changed by hand"
+                    ) from None
+        return found
+
+    def cut(self, iteration: int) -> None:
+        """Forget rows after an iteration: the run goes on from there and writes them again."""
+        kept = [row for row in self.rows() if row["iteration"] <= iteration]
+        with atomic_path(self.metrics) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+
+    def save(self, file: Path, content: dict[str, Any]) -> None:
+        """Write last.pt or best.pt, atomically: a full disk or a kill leaves the one before.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
+        write_checkpoint(file, content)
+
+    def progress(self) -> dict[str, Any] | None:
+        """Return what the run needs to go on, from last.pt; None if it was stopped before it wrote one.
+
+        Raises:
+            DataError: a last.pt that is damaged, or that cannot be gone on with.
+        """
+        if not self.last.exists():
+            return None
+        content = read_checkpoint(self.last)
+        if "progress" not in content:
+            raise DataError(f"{self.last}: holds a model, and nothing to go on with; begin a new run")
+        return content["progress"] | {"state_dict": content["state_dict"]}
+
+    def close(self) -> None:
+        """Write out what TensorBoard's events still wait for."""
+        if self._events is not None:
+            self._events.close()
+
+    def _writer(self, iteration: int) -> Any:
+        if self._events is None and _tensorboard() is not None:
+            self._events = _tensorboard()(str(self.path), purge_step=iteration if self.resume else None)
+        return self._events
+
+
+def _tensorboard() -> Callable[..., Any] | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("tensorboard is not installed: no events are written, metrics.jsonl has the same numbers")
+        return None
+    return SummaryWriter

@@ -1,0 +1,145 @@
+"""One step of training: from a batch of images to gradients, whole or in parts, in one process or in several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from reidlab.models import Model
+from reidlab.ranks import Ranks
+from reidlab.training.config import TrainConfig
+
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+Forward = Callable[..., dict[str, Tensor]]
+
+
+class Step:
+    """Changes the weights by one batch.
+
+    Whole and in one process, a batch goes through the network once. Otherwise the loss is cut off from the network:
+    features and class scores of all parts and all processes are put together, the loss and its gradient by them are
+    computed once for the whole batch, and each part is then led backward with its own share of that gradient. So
+    triplets are mined among all images of the batch, whatever the memory of one card, and the gradient is that of
+    the whole loss; only batch norm sees its part of the batch alone.
+
+    Args:
+        model: in training mode.
+        optimizer: of its weights.
+        config: `precision`, `chunk`, `clip`, `compile` are read.
+        ranks: the processes that share the batch.
+
+    Source: gradient caching: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup",
+    2021.
+    """
+
+    def __init__(self, model: Model, optimizer: torch.optim.Optimizer, config: TrainConfig, ranks: Ranks = Ranks()):
+        self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
+        device = next(model.parameters()).device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
+        self.forward: Forward = torch.compile(model) if config.compile else model
+        self.precision = PRECISIONS[config.precision]
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Compute gradients and change the weights.
+
+        Args:
+            images: (B, 3, height, width), this process's part of the batch.
+            labels: (B,) class numbers.
+            iteration: counted from 1, for messages.
+            chance: where triplets drawn by chance come from.
+
+        Returns:
+            The terms of the loss by name, and features (N, D) and labels (N,) of the whole batch, without gradient.
+
+        Raises:
+            FloatingPointError: NaN or infinity in features or loss; the weights are as they were.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        whole = self.ranks.size == 1 and not 0 < self.config.chunk < len(images)
+        terms, features, labels = (self._whole if whole else self._in_parts)(images, labels, iteration, chance)
+        if self.config.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {name: value.detach() for name, value in terms.items()}, features, labels
+
+    def _compute(self, images: Tensor) -> dict[str, Tensor]:
+        return self.forward(images, self.precision) if self.precision else self.forward(images)
+
+    def _terms(
+        self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, chance: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Compute the loss and lead it backward to `outputs`, or through them to the weights."""
+        check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
+        terms = self.model.loss(outputs, labels, chance)
+        check_finite(terms, iteration)
+        self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+        return terms
+
+    def _whole(self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator):
+        outputs = self._compute(images)
+        return self._terms(outputs, labels, iteration, chance), outputs["features"].detach(), labels
+
+    def _in_parts(self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator):
+        parts = images.split(self.config.chunk or len(images))
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        graphs = []
+        for part in parts:  # the graph of a part is kept only if it is the only one
+            with torch.set_grad_enabled(len(parts) == 1):
+                graphs.append(self._compute(part))
+        own = {name: torch.cat([graph[name].detach() for graph in graphs]) for name in graphs[0]}
+        outputs = {name: self.ranks.gather(value).requires_grad_() for name, value in own.items()}
+        labels = self.ranks.gather(labels)
+        terms = self._terms(outputs, labels, iteration, chance)
+        start = self.ranks.rank * len(images)
+        after: list[list[Tensor]] = []
+        for part in parts:
+            if len(parts) > 1:
+                self._restore(before)
+                graphs = [self._compute(part)]
+            rows = slice(start, start := start + len(part))
+            led = [(graphs[0][name], value.grad[rows]) for name, value in outputs.items() if value.grad is not None]
+            torch.autograd.backward([output for output, _ in led], [grad for _, grad in led])
+            after.append([buffer.clone() for buffer in self.model.buffers()])
+        self._restore([_mean(values) for values in zip(*after, strict=True)])
+        self._share()
+        return terms, outputs["features"].detach(), labels
+
+    def _restore(self, buffers: list[Tensor]) -> None:
+        with torch.no_grad():
+            for buffer, value in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(value)
+
+    def _share(self) -> None:
+        """Add up the gradients of all processes, and average what batch norm has seen."""
+        if self.ranks.size > 1:
+            self.ranks.sum_([p.grad for p in self.model.parameters() if p.grad is not None])
+            self.ranks.mean_([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
+
+
+def _mean(values: tuple[Tensor, ...]) -> Tensor:
+    """Average what parts of a batch saw; counters, which are whole numbers, agree."""
+    return torch.stack(values).mean(0) if values[0].is_floating_point() else values[0]
+
+
+def check_finite(values: dict[str, Tensor], iteration: int) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        FloatingPointError: the message names iteration and value, and says what to try.
+    """
+    for name, value in values.items():
+        if not torch.isfinite(value.detach()).all():
+            raise FloatingPointError(
+                f"iteration {iteration}: NaN or infinity in {name}, or numbers too large to go on with; "
+                "lower learning_rate or lengthen the warm-up"
+            )
