@@ -8,16 +8,24 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reidlab.errors import CollapseError, DataError
+from reidlab.errors import CollapseError, DataError, RankError, WorkerError
 from reidlab.files import check_writable
+
+if TYPE_CHECKING:
+    from reidlab.data.records import Splits
+    from reidlab.ranks import Ranks
+    from reidlab.training import TrainConfig
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Person re-identification, from data to scores.")
 lessons_app = typer.Typer(no_args_is_help=True, help="Run and refresh the lessons.")
 app.add_typer(lessons_app, name="lessons")
+
+EXPECTED = (CollapseError, DataError, ValueError, OSError, FloatingPointError, RankError, WorkerError)
+"""Errors whose text says what to do; of any other the traceback is wanted."""
 
 Root = Annotated[Path, typer.Argument(help="Folder with the data set.")]
 Box = Annotated[str | None, typer.Option(help="labeled or detected; CUHK03 has no default.")]
@@ -35,7 +43,7 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except (CollapseError, DataError, ValueError, OSError, FloatingPointError) as error:
+        except EXPECTED as error:
             own = isinstance(error, OSError) and error.strerror and error.filename is None  # our text, less "[Errno N]"
             text = error.strerror if own else str(error)
             typer.echo(f"error: {' '.join(text.split())}", err=True)
@@ -121,7 +129,9 @@ def check(root: Root) -> None:
 @_one_line_errors
 def train(
     root: Root,
-    out: Annotated[Path, typer.Option(help="Where to write the checkpoint.")] = Path("runs/last.pt"),
+    run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/PRESET-BOX if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, train nothing.")] = False,
     box: Box = None,
     protocol: Protocol = "new",
     split: Split = None,
@@ -130,22 +140,56 @@ def train(
     settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, over the preset.")] = None,
     device: Device = "auto",
     workers: Workers = 0,
+    cache: Annotated[Path | None, typer.Option(help="File to keep shrunk images in, in place of memory.")] = None,
 ) -> None:
-    """Train a model, write a checkpoint, print its scores on query and gallery."""
-    from reidlab.features import evaluate_model
+    """Train a model into a run folder: settings, curves, checkpoints, scores, report.html."""
     from reidlab.lessons.setup import device as find_device
-    from reidlab.training import TrainConfig, parse_settings, save_checkpoint
-    from reidlab.training import train as run
+    from reidlab.ranks import joined, local_device
+    from reidlab.training import TrainConfig, parse_settings
 
-    check_writable(out)
-    data = open_data(root, data_format, box, protocol, split)
+    where = local_device(str(find_device(device)))
     config = TrainConfig.preset(preset, **parse_settings(settings or []))
-    typer.echo(f"{data}\n\n{config}\n")
-    where = str(find_device(device))
-    result = run(config, data, device=where, workers=workers, report=_print_row)
-    save_checkpoint(out, result, data)
-    typer.echo(f"trained {result.epochs:.1f} epochs in {result.seconds:.0f} s; checkpoint: {out}")
-    typer.echo(f"{data.title}: {evaluate_model(result.model, data, device=where, workers=workers)}")
+    run = run or Path("runs", "-".join(filter(None, (preset, box))))
+    with joined(where) as ranks:
+        data = open_data(root, data_format, box, protocol, split)
+        if dry_run:
+            from reidlab.training.plan import plan
+
+            planned = plan(config, data, where, workers, ranks, cache)
+            _say(ranks, f"{data}\n\n{config}\n\n{planned}")
+        else:
+            _train_into(run, resume, preset, config, data, where, workers, ranks, cache)
+
+
+def _train_into(
+    run: Path,
+    resume: bool,
+    preset: str,
+    config: TrainConfig,
+    data: Splits,
+    device: str,
+    workers: int,
+    ranks: Ranks,
+    cache: Path | None,
+) -> None:
+    from reidlab.training import RunFolder
+    from reidlab.training import train as fit
+    from reidlab.training.plan import preflight
+    from reidlab.training.report import finish_run
+
+    folder = RunFolder(run, resume, preset, writes=ranks.is_first)
+    _say(ranks, f"{data}\n\n{config}\n")
+    for line in preflight(config, data, run, device, workers, ranks, cache):
+        _say(ranks, line)
+    try:
+        result = fit(config, data, device, workers, report=_print_row, run=folder, ranks=ranks, cache=cache)
+    except KeyboardInterrupt:
+        _say(ranks, f"interrupted: {folder.last} is written; the same command with --resume goes on")
+        raise typer.Exit(130) from None
+    _say(ranks, f"trained {result.epochs:.1f} epochs in {result.seconds:.0f} s: {run}")
+    for name, scores in finish_run(run, data, device, workers, ranks).items():
+        _say(ranks, f"{data.title}, {name}.pt: {_score_line(scores)}")
+    _say(ranks, f"report: {run / 'report.html'}")
 
 
 @app.command()
@@ -258,6 +302,12 @@ def open_data(root: Path, data_format: str, box: str | None, protocol: str, spli
     return {"market1501": Market1501, "folder": FolderDataset}[data_format](root)
 
 
+def _say(ranks: Ranks, text: str) -> None:
+    """Let the first of several processes talk for all."""
+    if ranks.is_first:
+        typer.echo(text)
+
+
 def _pairs(texts: list[str]) -> list[tuple[str, str]]:
     pairs = []
     for text in texts:
@@ -268,9 +318,27 @@ def _pairs(texts: list[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _print_row(row: dict[str, float]) -> None:
-    terms = "  ".join(
-        f"{name} {value:.3f}" for name, value in row.items() if name not in ("iteration", "learning_rate")
+def _score_line(scores: dict[str, Any]) -> str:
+    return (
+        f"rank-1 {scores['rank1']:.1%}, mAP ({scores['ap_formula']}) {scores['mean_ap']:.1%}; {scores['rule']} rule, "
+        f"{scores['metric']} distance, {scores['num_valid_queries']} queries"
     )
-    typer.echo(f"iteration {row['iteration']:>6.0f}  {terms}  learning rate {row['learning_rate']:.2e}")
+
+
+def _print_row(row: dict[str, Any]) -> None:
+    known = ("iteration", "learning_rate", "images_per_second", "seconds", "memory_mb")
+    head = f"iteration {row['iteration']:>6.0f}  "
+    if "people" in row:
+        scores = f"rank-1 {row['rank1']:.1%}  mAP {row['mean_ap']:.1%} (chance {row['chance_mean_ap']:.1%})"
+        typer.echo(f"{head}{row['identities']} {row['people']} training identities: {scores}")
+    else:
+        terms: dict[str, float] = {}
+        for name, value in row.items():
+            if name not in known:
+                group = name.partition("/")[0]  # networks of parts have up to sixty terms
+                terms[group] = terms.get(group, 0) + value
+        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        speed = f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
+        memory = f"  {row['memory_mb']:.0f} MB" if row.get("memory_mb") else ""
+        typer.echo(f"{head}{text}  learning rate {row['learning_rate']:.2e}{speed}{memory}")
     sys.stdout.flush()

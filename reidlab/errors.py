@@ -17,3 +17,7 @@ class CollapseError(RuntimeError):
 
 class RankError(RuntimeError):
     """One of the processes that work together was lost, or they did not find each other."""
+
+
+class WorkerError(RuntimeError):
+    """A process that reads images for a training run has ended."""

@@ -102,9 +102,9 @@ def extract_features(
 
 def _in_order(own: Tensor, count: int, ranks: Ranks) -> Tensor:
     """Gather what each rank made of its share of `count` records, and put it in the order of the records."""
-    shares = [torch.arange(rank, count, ranks.size) for rank in range(ranks.size)]
+    shares = [range(rank, count, ranks.size) for rank in range(ranks.size)]
     found = ranks.gather(own[: len(shares[ranks.rank])])
-    return found[torch.argsort(torch.cat(shares))]
+    return found[torch.argsort(torch.tensor([index for share in shares for index in share]))]
 
 
 def evaluate_model(

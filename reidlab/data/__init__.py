@@ -8,9 +8,11 @@ from reidlab.data.records import Record, Splits
 
 __all__ = [
     "CUHK03",
+    "BatchAugmentation",
     "FolderDataset",
     "Market1501",
     "PKBatchSampler",
+    "PixelStore",
     "Record",
     "Report",
     "Splits",
@@ -21,11 +23,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    # Samplers need torch, which takes seconds to load; reading files does not.
+    # These need torch, which takes seconds to load; reading files does not.
     if name == "PKBatchSampler":
         from reidlab.data.samplers import PKBatchSampler
 
         return PKBatchSampler
+    if name == "PixelStore":
+        from reidlab.data.store import PixelStore
+
+        return PixelStore
+    if name == "BatchAugmentation":
+        from reidlab.data.batch_augment import BatchAugmentation
+
+        return BatchAugmentation
     if name == "StreetCrops":  # needs reidlab.synth, which needs this package
         from reidlab.data.streets import StreetCrops
 

@@ -37,10 +37,11 @@ class PixelStore:
     and the process itself have too. Memory is taken as images come in. Pickled, as for workers made by spawn, it
     becomes an empty store of the worker's own.
 
-    With `file`, the images outlive the process. The file has its full size from the beginning, so a disk that fills
-    up later does no harm. Several processes of one machine may fill it at once. An image counts as kept when its
-    checksum is there, which is written after its pixels: a killed process leaves whole images and gaps, and an image
-    that a crash of the machine damaged is read again.
+    With `file`, the images outlive the process, and processes of one machine that know nothing of each other, such as
+    those of torchrun, may fill and use one store at once. The file has its full size from the beginning, so a disk
+    that fills up later does no harm. An image counts as kept when its checksum is there, which is written after its
+    pixels: a killed process leaves whole images and gaps, and an image that a crash of the machine damaged is read
+    again.
 
     Args:
         records: whose images, at least one.
@@ -118,9 +119,9 @@ class PixelStore:
         return self._pixels.index_select(0, torch.from_numpy(index))
 
     def _fetch(self, index: int) -> None:
-        """Make sure that an image is there; without a file, a mark is enough."""
+        """Make sure that an image is there, and whole; this process then looks no more."""
         place, mark = self._pixels[index], int(self._marks[index])
-        if not mark or (self.file is not None and mark != _mark(place)):
+        if not mark or mark != _mark(place):
             self._marks[index] = 0
             place.copy_(self._read(self.records[index]))
             self._marks[index] = _mark(place)
@@ -237,7 +238,7 @@ def _reserve(handle: int, size: int) -> None:
 def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
     try:
         found = json.loads(page)
-        known = found["format"] == FORMAT
+        known = found["format"] == FORMAT and found.keys() == expected.keys()
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:

@@ -128,13 +128,14 @@ class ResNet50Backbone(nn.Module):
 
     Args:
         weights: None for random numbers; a path to a state dict of torchvision's or the original ResNet-50;
-            or "torchvision", which lets torchvision download its ImageNet weights on this machine.
+            or "torchvision", which lets torchvision download its first ImageNet weights (IMAGENET1K_V1), those that
+            the papers on person re-identification began from.
 
     Example:
         >>> ResNet50Backbone()(torch.zeros(1, 3, 64, 32)).shape
         torch.Size([1, 2048, 4, 2])
 
-    Source: He et al. 2016; last stride 1: Luo et al. 2019, section 3.5.
+    Source: He et al. 2016; last stride 1: Luo et al. 2019, section 3.4.
     """
 
     height, width = 256, 128
@@ -247,7 +248,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _torchvision_state() -> dict[str, Tensor]:
     try:
-        return torchvision_models.ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=False)
+        return torchvision_models.ResNet50_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
     except OSError as error:
         raise FileNotFoundError(
             f"torchvision could not fetch its ImageNet weights ({error}); "

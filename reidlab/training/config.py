@@ -237,6 +237,12 @@ class TrainConfig:
             raise ValueError(
                 "batch_norm='synced' with model='rga': attention normalises by hand, each process by itself"
             )
+        batch = self.identities_per_batch * self.images_per_identity
+        if self.chunk == 1 or (1 < self.chunk < batch and batch % self.chunk == 1):
+            raise ValueError(
+                f"chunk={self.chunk} leaves one image of a batch of {batch} by itself, where batch norm needs two; "
+                "choose another number"
+            )
         self._check_several()
         self._refuse_unread()
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits
-from reidlab.errors import CollapseError
+from reidlab.errors import CollapseError, WorkerError
 from reidlab.models import MODELS, Model, RelativeDistanceNet
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
@@ -104,7 +104,7 @@ def train(
     with finish_first() as asked:
         try:
             return training.run(report, run, asked)
-        except (CollapseError, FloatingPointError) as error:
+        except (CollapseError, FloatingPointError, WorkerError) as error:
             there = f"{run.last} is from iteration {training.saved}" if training.saved else "nothing was saved before"
             raise type(error)(f"{error} ({there})") from None
         finally:

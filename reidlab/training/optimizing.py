@@ -72,13 +72,15 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch
         [0.33, 0.67, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
     """
     total = config.iterations
-    warm = max(1, round(config.warmup * total))
-    first = config.warmup_start + (1 - config.warmup_start) / (warm + 1)
+    warm = max(1, round(config.warmup * total)) if config.warmup else 0
     schedulers = torch.optim.lr_scheduler
-    rise = schedulers.LinearLR(optimizer, start_factor=first, total_iters=warm)
     if config.schedule == "cosine":
         fall: schedulers.LRScheduler = schedulers.CosineAnnealingLR(optimizer, T_max=max(1, total - warm))
     else:
         places = [round(share * total) - warm for share in config.steps]
         fall = schedulers.MultiStepLR(optimizer, milestones=places, gamma=config.decay)
+    if not warm:
+        return fall
+    first = config.warmup_start + (1 - config.warmup_start) / (warm + 1)
+    rise = schedulers.LinearLR(optimizer, start_factor=first, total_iters=warm)
     return schedulers.SequentialLR(optimizer, [rise, fall], milestones=[warm])

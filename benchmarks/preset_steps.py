@@ -1,0 +1,175 @@
+"""A real step of each paper's preset at its true sizes: does it run, how long does it take, how much memory.
+
+    python benchmarks/preset_steps.py [PRESET ...] [--data FOLDER] [--precisions float32 bfloat16] [--limit 12]
+        [--into FILE]
+
+The presets are those of the papers (bnneck, rga_sc, relation, mgn) with random weights in place of ImageNet's: 64
+images of 256×128 or 384×128 pixels, classifiers of 767 people, the preset's own augmentation, losses and optimizer.
+Each row is a process of its own, which takes two steps, since the optimizer's moments are there from the second on. All
+terms of the loss must be finite, and all weights that are trained must get a finite gradient.
+
+Memory is the peak of the process's resident memory less that before the network was made (Linux), beside the estimate
+of `reidlab.training.plan`. Where 1.3 × the estimate for the whole batch is over --limit gigabytes of 10⁹ bytes, the
+batch goes through the network in chunks of 32 or 16, and the row says so.
+
+Images are those of the embedded world in the size of CUHK03, written to FOLDER if it is not there (a few minutes,
+2 GB). About ten minutes on a free core. Rows go into results/preset_steps.json in place of older ones of the same
+preset and precision; a table is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reidlab.data import CUHK03
+from reidlab.data.records import Splits
+from reidlab.files import write_json
+from reidlab.models import Baseline
+from reidlab.results import circumstances
+from reidlab.synth import World
+from reidlab.training import TrainConfig, Training
+from reidlab.training.plan import Plan, plan
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+PAPERS = ("bnneck", "rga_sc", "relation", "mgn")
+CHUNKS = (0, 32, 16)
+ABOVE_ESTIMATE = 1.3  # what a step took at most, over what plan counts, when rga_sizes.py measured it
+GB = 10**9
+
+
+def settings(preset: str, precision: str, chunk: int) -> TrainConfig:
+    return TrainConfig.preset(preset, weights=None, precision=precision, chunk=chunk)
+
+
+def choose_chunk(preset: str, precision: str, data: Splits, limit: float) -> Plan:
+    """Plan with the whole batch, or with the largest chunk that should stay below the limit."""
+    for chunk in CHUNKS:
+        found = plan(settings(preset, precision, chunk), data, steps=0)
+        if ABOVE_ESTIMATE * found.memory.total <= limit * GB:
+            return found
+    raise SystemExit(f"{preset}, {precision}: chunks of {CHUNKS[-1]} need over {limit} GB; raise --limit")
+
+
+def row_of(preset: str, precision: str, data: Splits, arguments: argparse.Namespace) -> dict[str, Any]:
+    planned = choose_chunk(preset, precision, data, arguments.limit)
+    config = planned.config
+    command = [sys.executable, __file__, preset, "--precisions", precision, "--data", str(arguments.data)]
+    command += ["--run", str(config.chunk)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
+    found = json.loads(done.stdout.splitlines()[-1])
+    memory = dataclasses.asdict(planned.memory) | {"total": planned.memory.total}
+    height, width = planned.size
+    row = {"preset": preset, "precision": precision, "chunk": config.chunk, "batch": planned.rows}
+    row |= {"height": height, "width": width, "identities": planned.identities, "parameters": planned.parameters}
+    row |= {"optimizer": config.optimizer, **found, "estimate": memory}
+    return row | {"peak_over_estimate": found["peak_bytes"] / planned.memory.total}
+
+
+def run(config: TrainConfig, data: Splits) -> dict[str, Any]:
+    """Take two steps, and see what they take."""
+    small = Baseline(2)  # what is loaded at the first step is not the network's
+    sum(small.loss(small(torch.rand(4, 3, 128, 64)), torch.tensor([0, 0, 1, 1])).values()).backward()
+    del small
+    before = status("VmRSS")
+    training = Training(config, data)
+    batches = training.inputs.after(0)
+    seconds, preparing, losses = [], [], []
+    for iteration in (1, 2):
+        start = time.perf_counter()
+        images, labels = next(batches)
+        ready = time.perf_counter()
+        terms, features, _ = training.step(images, labels, iteration, training.chance)
+        seconds.append(time.perf_counter() - ready)
+        preparing.append(ready - start)
+        losses.append({name: float(value) for name, value in terms.items()})
+        check(training, losses[-1], features)
+        training.schedule.step()
+    trained = [p for p in training.model.parameters() if p.requires_grad]
+    return {
+        "image_shape": list(images.shape),
+        "people_in_batch": len(labels.unique()),
+        "seconds": seconds,
+        "batch_seconds": preparing,
+        "loss": [sum(terms.values()) for terms in losses],
+        "terms": len(losses[0]),
+        "tensors_trained": len(trained),
+        "peak_bytes": status("VmHWM") - before,
+        "process_peak_bytes": status("VmHWM"),
+    }
+
+
+def check(training: Training, terms: dict[str, float], features: torch.Tensor) -> None:
+    """Refuse what a number in a table would hide."""
+    wrong = [f"the loss {name} is {value}" for name, value in terms.items() if not math.isfinite(value)]
+    if not torch.isfinite(features).all():
+        wrong.append("features are not finite")
+    for name, parameter in training.model.named_parameters():
+        if parameter.requires_grad and parameter.grad is None:
+            wrong.append(f"{name} got no gradient")
+        elif parameter.requires_grad and not torch.isfinite(parameter.grad).all():
+            wrong.append(f"the gradient of {name} is not finite")
+    if wrong:
+        raise SystemExit(f"{len(wrong)} faults: {'; '.join(wrong[:5])}")
+
+
+def status(name: str) -> int:
+    """Bytes, from /proc: `resource.getrusage` would count what the parent had in memory when it started this one."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def print_row(row: dict[str, Any]) -> None:
+    size = f"{row['batch']} × {row['height']}×{row['width']}" + (f", chunk {row['chunk']}" if row["chunk"] else "")
+    print(
+        f"{row['preset']:<9} {row['precision']:<9} {size:<24} {row['seconds'][-1]:6.1f} s  loss {row['loss'][0]:8.3f} "
+        f"({row['terms']} terms)  {row['peak_bytes'] / GB:5.2f} GB, estimated {row['estimate']['total'] / GB:5.2f} GB "
+        f"(× {row['peak_over_estimate']:.2f})",
+        flush=True,
+    )
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("presets", nargs="*", help=f"of {', '.join(PAPERS)}; all if none is named")
+    parser.add_argument("--data", type=Path, default=Path("data/walkers-full"), help="world of size full")
+    parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--limit", type=float, default=12, help="gigabytes that a process may take")
+    parser.add_argument("--run", type=int, metavar="CHUNK", help="one row, here, as JSON")
+    parser.add_argument("--into", type=Path, default=RESULTS / "preset_steps.json")
+    arguments = parser.parse_args()
+    arguments.presets = arguments.presets or list(PAPERS)
+    if unknown := sorted(set(arguments.presets) - set(PAPERS)):
+        parser.error(f"{unknown[0]!r}: expected presets of {', '.join(PAPERS)}")
+    return arguments
+
+
+def main() -> None:
+    arguments = read_arguments()
+    data = CUHK03(World.preset("full").write(arguments.data), box="labeled")
+    if arguments.run is not None:
+        config = settings(arguments.presets[0], arguments.precisions[0], arguments.run)
+        print(json.dumps(run(config, data)))
+        return
+    there = json.loads(arguments.into.read_text(encoding="utf-8"))["rows"] if arguments.into.exists() else []
+    for preset in arguments.presets:
+        for precision in arguments.precisions:
+            row = row_of(preset, precision, data, arguments) | {"date": circumstances()["date"]}
+            print_row(row)
+            there = [old for old in there if (old["preset"], old["precision"]) != (preset, precision)] + [row]
+            facts = {"data": data.title, "limit_bytes": int(arguments.limit * GB)}
+            write_json(arguments.into, {"rows": there} | facts | circumstances())
+
+
+if __name__ == "__main__":
+    main()

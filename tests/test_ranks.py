@@ -1,0 +1,263 @@
+"""Several processes, which are started for real: what they hear of each other, and what is left when one is lost."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rank_workers
+import torch
+
+from reidlab.errors import RankError
+from reidlab.ranks import Ranks, joined, local_device
+
+WORKERS = str(Path(__file__).with_name("rank_workers.py"))
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+posix = pytest.mark.skipif(os.name != "posix", reason="kills a process as POSIX systems do")
+
+
+def free_port() -> str:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return str(taken.getsockname()[1])
+
+
+def environment(**place: object) -> dict[str, str]:
+    outside = {name: value for name, value in os.environ.items() if name not in PLACE}
+    return {**outside, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in place.items()}}
+
+
+def start(job: str, folder: Path, size: int, timeout: float = 60, started: int | None = None) -> list[subprocess.Popen]:
+    """Start `started` of `size` processes as torchrun would."""
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": size}
+    return [
+        subprocess.Popen(
+            [sys.executable, WORKERS, job, str(folder), str(timeout)],
+            env=environment(RANK=rank, LOCAL_RANK=rank, **address),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size if started is None else started)
+    ]
+
+
+def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+    """Wait for the processes; exit code and own lines of each. Those that hang are ended, and fail the test."""
+    try:
+        said = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    own = [re.findall("^(?:error|.*Error): .*$", text, re.MULTILINE) for text in said]  # also what was not foreseen
+    return [(process.returncode, "".join(lines)) for process, lines in zip(processes, own, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def met(tmp_path_factory) -> list[dict]:
+    """What two processes found that torchrun itself started."""
+    folder = tmp_path_factory.mktemp("met")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    run = subprocess.run(
+        [*command, WORKERS, "meet", str(folder)], env=environment(), capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return [torch.load(folder / f"meet{rank}.pt") for rank in range(2)]
+
+
+def test_each_process_knows_its_place(met):
+    assert [found["ranks"] for found in met] == [(0, 2, True), (1, 2, False)]
+
+
+def test_rows_come_in_order_of_rank(met):
+    block = rank_workers.block
+    for found in met:
+        assert torch.equal(found["uneven"], torch.cat([block(0, 1, 3), block(1, 3, 3)]))
+        assert torch.equal(found["none in the first"], block(1, 1, 2, 2))
+        assert found["labels"].tolist() == [0, 0, 1] and found["labels"].dtype == torch.int64
+        assert found["learned"].tolist() == [[2], [2]] and not found["learned"].requires_grad
+        assert found["objects"] == [{"rank": 0, "name": ""}, {"rank": 1, "name": "n"}]
+
+
+@pytest.mark.parametrize("bucket", [2**24, 7], ids=["one parcel", "several parcels"])
+def test_sums_and_means_keep_shape_and_dtype(met, bucket):
+    first, second = rank_workers.gradients(0), rank_workers.gradients(1)
+    for found in met:
+        for ours, a, b in zip(found[f"sum {bucket}"], first, second, strict=True):
+            assert ours.dtype == a.dtype and torch.equal(ours, (a + b).detach())
+        for ours, a, b in zip(found[f"mean {bucket}"], first[:4], second[:4], strict=True):
+            assert ours.dtype == a.dtype and torch.equal(ours, ((a + b) / 2).detach())
+
+
+def test_bad_tensors_are_refused_in_every_process(met):
+    for found in met:
+        assert "without dimensions" in found["no rows"]
+        assert "rows of [3, 4] numbers of [4, 4] bytes" in found["other rows"]
+        assert "torch.int64" in found["whole numbers"] and "sum_" in found["whole numbers"]
+        assert "joined others already" in found["twice"]
+
+
+def test_check_alive_waits_for_the_slowest(met):
+    assert abs(met[0]["met at"] - met[1]["met at"]) < 0.4  # the second came half a second late
+
+
+@pytest.mark.parametrize("count", rank_workers.SIZES)
+def test_evaluation_by_two_processes_is_that_of_one(met, count):
+    alone = rank_workers.plain(*rank_workers.scores(Ranks(), count))
+    assert len(alone["features"]) == count
+    for found in met:
+        together = found[f"scores {count}"]
+        assert torch.equal(together["features"], met[0][f"scores {count}"]["features"])
+        np.testing.assert_allclose(together["features"], alone["features"], rtol=1e-5, atol=1e-6)
+        for name in ("pids", "camids", "rank1", "mean_ap"):
+            assert together[name] == alone[name], name
+
+
+@posix
+def test_a_killed_process_leaves_the_other_one_line(tmp_path):
+    begin = time.monotonic()
+    (first, line), (killed, _) = ends(start("lost", tmp_path, 2, timeout=600))
+    assert killed == -signal.SIGKILL
+    assert first == 1
+    assert re.fullmatch(
+        r"error: process 0 of 2 \(counted from 0\) lost another one while gathering tensors \(.*by peer.*\); .* "
+        r"The last checkpoint is usable: start all processes again and resume",
+        line,
+    ), line
+    assert time.monotonic() - begin < 60
+
+
+def test_a_process_that_fails_says_why_and_the_other_that_it_is_gone(tmp_path):
+    (first, line), (second, cause) = ends(start("broken", tmp_path, 2, timeout=600))
+    assert (first, second) == (1, 1)
+    assert cause == "error: picture 7 is broken"
+    assert "process 0 of 2" in line and "waiting for each other" in line
+
+
+def test_a_process_that_does_not_answer_is_given_up(tmp_path):
+    processes = start("stuck", tmp_path, 2, timeout=2)
+    _, said = processes[0].communicate(timeout=60)
+    processes[1].kill()
+    processes[1].communicate()
+    assert processes[0].returncode == 1
+    assert "error: process 0 of 2" in said and "Timed out waiting 2000ms" in said
+
+
+def test_a_process_that_was_not_started_is_not_waited_for_without_end(tmp_path):
+    ((code, line),) = ends(start("meet", tmp_path, 2, timeout=2, started=1))
+    assert code == 1
+    assert re.match(r"error: process 0 of 2 .* did not find the others at 127\.0\.0\.1:\d+ \(.+\); check the add", line)
+
+
+@pytest.fixture
+def place(monkeypatch):
+    """Set the environment as torchrun would, and nothing else."""
+    for name in PLACE:
+        monkeypatch.delenv(name, raising=False)
+
+    def put(**values: object) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(name, str(value))
+
+    return put
+
+
+def test_without_torchrun_a_process_is_alone(place):
+    place(MASTER_ADDR="somewhere")  # some clusters set it for every job
+    with joined() as ranks:
+        assert ranks == Ranks(0, 1) and ranks.is_first
+        assert not torch.distributed.is_initialized()
+
+
+def test_one_process_of_torchrun_is_alone_too(place):
+    place(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR="nowhere.invalid", MASTER_PORT=1)
+    with joined("cuda", timeout_seconds=0.1) as ranks:
+        assert ranks == Ranks()
+        assert not torch.distributed.is_initialized()
+    assert local_device("cuda:3") == "cuda:3"
+
+
+def test_alone_nothing_is_changed_or_copied():
+    tensor, grid = torch.arange(3.0), torch.ones(2, requires_grad=True)
+    ranks = Ranks()
+    assert ranks.gather(tensor) is tensor
+    assert ranks.gather_objects("a") == ["a"]
+    ranks.sum_([tensor, grid])
+    ranks.mean_([tensor])
+    ranks.check_alive()
+    assert tensor.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="int64"):
+        ranks.mean_([torch.tensor(1)])
+    assert pickle.loads(pickle.dumps(ranks)) == ranks
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"RANK": 1}, r"^WORLD_SIZE is not set in the environment, but RANK=1: .*torchrun --nproc-per-node=N"),
+        ({"WORLD_SIZE": 2}, r"^RANK is not set in the environment, but WORLD_SIZE=2: .*unset RANK and WORLD_SIZE"),
+        ({"RANK": 1, "WORLD_SIZE": 2}, "^MASTER_ADDR is not set in the environment, but RANK=1 and WORLD_SIZE=2"),
+        ({"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1"}, "^MASTER_PORT is not set"),
+        ({"RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "", "MASTER_PORT": 1}, "^MASTER_ADDR is not set"),
+        ({"RANK": 2, "WORLD_SIZE": 2}, "^RANK=2 and WORLD_SIZE=2 in the environment: expected 0 <= RANK < WORLD_SIZE"),
+        ({"RANK": 0, "WORLD_SIZE": 0}, "^RANK=0 and WORLD_SIZE=0"),
+        ({"RANK": "first", "WORLD_SIZE": 2}, "^RANK=first in the environment: expected a whole number"),
+        ({"RANK": -1, "WORLD_SIZE": 2}, "^RANK=-1 in the environment: expected a whole number, 0 or more"),
+    ],
+)
+def test_a_broken_environment_is_named(place, values, message):
+    place(**values)
+    with pytest.raises(ValueError, match=message) as caught, joined(timeout_seconds=1):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+TWO = {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
+
+
+def test_each_process_has_a_gpu_of_its_own(place, monkeypatch):
+    place(**TWO)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert local_device("cuda") == local_device("cuda:1") == "cuda:1"
+    assert local_device("cpu") == "cpu"
+    with pytest.raises(ValueError, match="device=cuda:0: several processes would share it"):
+        local_device("cuda:0")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "advice"), [(1, "shows 1 GPUs; start at most --nproc-per-node=1"), (0, "0 GPUs; use device cpu")]
+)
+def test_more_processes_than_gpus_are_refused(place, monkeypatch, gpus, advice):
+    place(**TWO)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(ValueError, match=advice), joined("cuda"):
+        pass
+
+
+def test_what_several_processes_cannot_use_is_refused_before_they_meet(place):
+    place(**TWO)
+    with pytest.raises(ValueError, match="device=meta: several processes can use cpu or cuda"), joined("meta"):
+        pass
+    with pytest.raises(ValueError, match="timeout_seconds=0: expected more than 0"), joined(timeout_seconds=0):
+        pass
+
+
+def test_a_place_that_is_not_there():
+    for rank, size in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ValueError, match=f"got rank {rank} of {size} processes"):
+            Ranks(rank, size)
+    with pytest.raises(ValueError, match="2 processes have not joined: use Ranks inside"):
+        Ranks(0, 2).check_alive()
+
+
+def test_a_lost_process_is_not_bad_input():
+    assert issubclass(RankError, RuntimeError) and not issubclass(RankError, ValueError)

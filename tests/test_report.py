@@ -1,0 +1,309 @@
+import base64
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidlab.errors import DataError
+from reidlab.features import evaluate_model
+from reidlab.ranks import Ranks
+from reidlab.results import check_comparable
+from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report_page, report_parts, train
+from reidlab.training import report as module
+from reidlab.training.report import finish_run, read_run, write_report
+from reidlab.training.report_page import escape, picture, table
+from reidlab.training.report_parts import _extremes
+
+SETTINGS = {"iterations": 4, "identities_per_batch": 2, "images_per_identity": 2, "log_every": 2, "save_every": 4}
+
+
+class Page(HTMLParser):
+    """What a browser would make of it: tags, attributes, texts, and whether all that is opened is closed."""
+
+    EMPTY = ("meta", "img", "br")
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.attributes, self.open, self.text = [], [], [], ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+    def pictures(self):
+        return [value for tag, name, value in self.attributes if (tag, name) == ("img", "src")]
+
+    def alternatives(self):
+        return [value for tag, name, value in self.attributes if (tag, name) == ("img", "alt")]
+
+
+@pytest.fixture(scope="module")
+def trained(colours, tmp_path_factory):
+    """A run that ended, with best.pt, and its scores."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    config = TrainConfig(**SETTINGS, evaluate_every=2, held_out=0.34)
+    train(config, colours, run=RunFolder(folder, preset="laptop"))
+    return folder, finish_run(folder, colours)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Small galleries, and pictures that are described, but not drawn."""
+
+    def described(drawn, photographs=False):
+        plt.close(drawn[0])
+        return f'<img src="data:," alt="{escape(drawn[1])}">'
+
+    monkeypatch.setattr(report_page, "picture", described)
+    monkeypatch.setattr(report_parts, "QUERIES", 1)
+    monkeypatch.setattr(report_parts, "RESULTS", 2)
+
+
+@pytest.fixture
+def run(trained, tmp_path, quick):
+    """A copy of the run to break."""
+    return shutil.copytree(trained[0], tmp_path / "first")
+
+
+def test_the_scores_are_those_of_the_checkpoints(trained, colours):
+    folder, scores = trained
+    assert scores == json.loads((folder / "scores.json").read_text()) and list(scores) == ["last", "best"]
+    for name, record in scores.items():
+        model, _ = load_checkpoint(folder / f"{name}.pt")
+        result = evaluate_model(model, colours)
+        assert (record["rank1"], record["mean_ap"]) == (result.rank1, result.mean_ap)
+        assert record["intervals"]["mean_ap"] == list(result.interval("mean_ap", over="identities"))
+        assert record["model"] == f"first/{name}.pt" and record["seeds"] == [0] and record["box"] == "as given"
+    check_comparable(list(scores.values()))
+
+
+def test_the_page_needs_no_other_file_and_no_script(trained):
+    page = Page(trained[0] / "report.html")
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"https?:|@import|url\(", page.source)
+    outside = [v for _, name, v in page.attributes if name in ("src", "href") and not v.startswith(("data:", "#"))]
+    assert outside == []
+    marks = {value for _, name, value in page.attributes if name == "id"}
+    assert {value[1:] for _, name, value in page.attributes if name == "href"} <= marks
+    for source in page.pictures():
+        kind, content = re.fullmatch(r"data:image/(png|jpeg);base64,(.+)", source).groups()
+        assert Image.open(io.BytesIO(base64.b64decode(content))).format.lower() == kind
+    assert 100_000 < len(page.source) < 2_000_000
+
+
+def test_the_page_says_what_there_is_to_say(trained, colours):
+    folder, scores = trained
+    page = Page(folder / "report.html")
+    assert "Run first: colours, as given boxes, halves protocol" in page.text
+    for record in scores.values():
+        low, high = record["intervals"]["mean_ap"]
+        assert f"{record['mean_ap']:.1%} ({100 * low:.1f} to {100 * high:.1f})" in page.text.replace("\xa0", " ")
+    for said in (
+        "market rule, cosine distance, the query's own camera left out",
+        "AP formula: step",
+        "one run with one seed (0)",
+        "mAP on 2 people held out from the training identities",
+        "changed; the preset laptop has 250",
+        "not read by model baseline",
+        "taken 3 times",
+        json.loads((folder / "config.json").read_text())["data"]["fingerprint"],
+    ):
+        assert said in page.text, said
+    assert "Not all is there" not in page.text
+    shown = " ".join(page.alternatives())
+    for figure in (
+        "training, iterations 2 to 4",
+        "scores on 2 held-out people",
+        "matching curves",
+        "average precision",
+    ):
+        assert f"Figure: {figure}" in shown
+    assert len(page.alternatives()) == len(page.pictures()) and all(page.alternatives())
+
+
+def test_all_settings_are_there_as_the_command_line_takes_them(trained):
+    page = Page(trained[0] / "report.html")
+    for name, value in (("parts", "6,4,2"), ("flip", "false"), ("weights", "none"), ("evaluate_every", "2")):
+        assert f'<th scope="row">{name}</th><td>{value}</td>' in page.source
+    config = json.loads((trained[0] / "config.json").read_text())["config"]
+    assert all(f'<th scope="row">{name}</th>' in page.source for name in config)
+
+
+def test_each_image_is_embedded_once_and_equal_weights_only_for_one_checkpoint(run, colours, monkeypatch):
+    looked_at = []
+    usual = module.extract_features
+    monkeypatch.setattr(module, "extract_features", lambda m, r, **k: looked_at.append(len(r)) or usual(m, r, **k))
+    finish_run(run, colours)
+    assert looked_at in ([6, 18], [6, 18, 6, 18])
+    looked_at.clear()
+    shutil.copy(run / "last.pt", run / "best.pt")
+    scores = finish_run(run, colours)
+    assert looked_at == [6, 18]
+    assert scores["last"]["mean_ap"] == scores["best"]["mean_ap"]
+    assert "best.pt and last.pt hold the same weights" in Page(run / "report.html").text
+
+
+def test_of_several_processes_one_writes(run, colours, monkeypatch):
+    usual, met = module.extract_features, []
+
+    def alone(*args, ranks, **more):
+        met.append(ranks)
+        return usual(*args, **more)
+
+    monkeypatch.setattr(module, "extract_features", alone)
+    (run / "scores.json").unlink()
+    (run / "report.html").unlink()
+    second = Ranks(1, 2)
+    scores = finish_run(run, colours, ranks=second)
+    assert set(met) == {second} and not (run / "scores.json").exists() and not (run / "report.html").exists()
+    assert scores["last"]["mean_ap"] == finish_run(run, colours)["last"]["mean_ap"] and (run / "report.html").exists()
+
+
+def test_a_run_that_has_not_ended_has_a_page_that_says_so(run, colours):
+    for name in ("scores.json", "best.pt", "last.pt", "report.html"):
+        (run / name).unlink()
+    first = (run / "metrics.jsonl").read_text().splitlines()[1]
+    assert json.loads(first)["kind"] == "train"
+    (run / "metrics.jsonl").write_text(f'{first}\n{{"kind": "tra')
+    page = Page(write_report(run, colours))
+    for said in (
+        "There is no scores.json",
+        "at iteration 2 of 4",
+        "1 of 2 lines cannot be read",
+        "There are no scores on the way",
+        "last.pt: no such checkpoint",
+        "There are none: no checkpoint was evaluated",
+    ):
+        assert said in page.text, said
+    assert not (run / "scores.json").exists()
+    (run / "metrics.jsonl").unlink()
+    page = Page(write_report(run, colours))
+    assert "There are no rows about the loss" in page.text and page.pictures() == []
+
+
+def test_a_damaged_checkpoint_is_said_on_the_page_and_is_an_error_of_the_scores(run, colours):
+    (run / "last.pt").write_bytes(b"half a file")
+    page = Page(write_report(run, colours))
+    assert "last.pt was not evaluated" in page.text and "damaged, or not a checkpoint" in page.text
+    assert "best.pt" in page.text and len(page.pictures()) > 3
+    before = (run / "scores.json").read_bytes()
+    with pytest.raises(DataError, match=r"last\.pt: damaged"):
+        finish_run(run, colours)
+    assert (run / "scores.json").read_bytes() == before
+
+
+def test_without_best_the_page_says_that_nothing_was_chosen(run, colours):
+    (run / "best.pt").unlink()
+    rows = (run / "metrics.jsonl").read_text().replace('"held-out"', '"seen"')
+    (run / "metrics.jsonl").write_text(rows)
+    assert list(finish_run(run, colours)) == ["last"]
+    text = Page(run / "report.html").text
+    assert "nothing was chosen" in text and "people it was trained on: they show faults, not success" in text
+
+
+def test_scores_that_are_not_those_of_the_checkpoints_are_found(run, colours):
+    scores = json.loads((run / "scores.json").read_text())
+    scores["last"]["mean_ap"] -= 0.01
+    (run / "scores.json").write_text(json.dumps(scores))
+    assert "scores.json says something else" in Page(write_report(run, colours)).text
+
+
+def test_other_data_is_named(run, colours):
+    text = Page(write_report(run, replace(colours, protocol="thirds"))).text
+    assert "Trained on protocol halves, scored on colours, as given boxes, thirds protocol" in text
+    text = Page(write_report(run, replace(colours, train=colours.train[:-1]))).text
+    assert "has other training images" in text
+    nobody = replace(colours, query=[])
+    assert "records is empty" in Page(write_report(run, nobody)).text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "message"),
+    [
+        ("config.json", None, FileNotFoundError, "config.json: no such file; is .* a run folder"),
+        ("config.json", "{", DataError, "config.json: damaged, or not JSON"),
+        ("config.json", "[]", DataError, "got JSON without config and data"),
+    ],
+)
+def test_a_folder_without_a_readable_configuration_is_no_run(run, colours, name, content, error, message):
+    (run / name).unlink()
+    if content:
+        (run / name).write_text(content)
+    for function in (write_report, finish_run):
+        with pytest.raises(error, match=message):
+            function(run, colours)
+    with pytest.raises(FileNotFoundError, match="no such run folder"):
+        write_report(run / "deeper", colours)
+
+
+def test_texts_from_files_are_shown_and_not_obeyed(run, colours):
+    content = json.loads((run / "config.json").read_text())
+    evil = '"><script>alert(1)</script>&amp;'
+    content |= {"command": evil, "preset": evil, "hardware": evil, "versions": {evil: evil}, "date": evil}
+    content["data"] |= {"title": evil, "fingerprint": evil}
+    content["config"] |= {"model": evil, evil: evil}
+    (run / "config.json").write_text(json.dumps(content))
+    page = Page(write_report(run, colours))
+    assert "script" not in page.tags and page.text.count(evil) >= 8
+
+
+def test_rows_that_were_written_twice_count_once(run):
+    rows = [{"kind": "train", "iteration": i, "triplet": t} for i, t in ((2, 0.9), (4, 0.8), (2, 0.7), (4, 0.6))]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row["triplet"] for row in read_run(run).rows] == [0.7, 0.6]
+
+
+def test_a_failed_write_leaves_the_old_page(run, colours, monkeypatch):
+    before = (run / "report.html").read_bytes()
+
+    def fail(*_, **__):
+        raise OSError(28, "disk full")
+
+    monkeypatch.setattr("pathlib.Path.write_text", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        write_report(run, colours)
+    assert (run / "report.html").read_bytes() == before and not list(run.glob(".report*"))
+
+
+def test_attention_is_shown_where_the_model_has_it(colours, tmp_path, quick):
+    config = TrainConfig(**SETTINGS, model="rga", start="half")
+    train(config, colours, run=RunFolder(tmp_path / "rga"))
+    finish_run(tmp_path / "rga", colours)
+    page = Page(tmp_path / "rga" / "report.html")
+    (gates,) = [text for text in page.alternatives() if "gates of their places" in text]
+    assert "stage 1:" in gates and "stage 3:" in gates and "Channel gates" in page.text
+
+
+def test_extremes_are_different_people_and_in_order():
+    values, pids = np.array([0.5, 0.1, 0.2, 1.0, np.nan, 0.9, 1.0]), np.array([1, 2, 2, 3, 4, 5, 6])
+    assert _extremes(values, pids) == ([1, 0, 5], [3, 6])
+    many = np.linspace(0, 1, 30)
+    assert _extremes(many, np.arange(30)) == ([0, 1, 2, 3], [29, 28, 27, 26])
+    assert _extremes(np.array([0.3]), np.array([7])) == ([0], [])
+
+
+def test_parts_of_the_page_escape_and_close():
+    assert escape('<a href="x">') == "&lt;a href=&quot;x&quot;&gt;"
+    made = table(("a<", "b"), [("<i>", 1)], "<u>", numbers=[1])
+    assert not re.search(r"<[iu]>", made) and '<td class="number">1</td>' in made
+    before = plt.get_fignums()
+    assert 'alt="Figure: &lt;b&gt;"' in picture((plt.figure(), "Figure: <b>"))
+    assert plt.get_fignums() == before

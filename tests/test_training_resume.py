@@ -1,0 +1,218 @@
+"""Runs that are interrupted and gone on with end in the same numbers, bit for bit."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from reidlab.errors import DataError
+from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
+
+SMALL = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 8, "log_every": 3, "save_every": 4}
+KINDS = {
+    "light": {},
+    "crop, steps, held out": {
+        "augmentation": "crop",
+        "schedule": "steps",
+        "steps": (0.5, 0.75),
+        "optimizer": "sgd",
+        "identities_per_batch": 2,
+        "evaluate_every": 3,
+        "held_out": 0.34,
+        "learning_rate": 1e-3,
+    },
+    "zoom, float16": {"augmentation": "zoom", "precision": "float16", "optimizer": "adam", "clip": 1.0},
+    "street, average": {"augmentation": "street", "average": 0.9, "precision": "bfloat16"},
+    "random triplets": {"metric_loss": "random", "chunk": 3},
+}
+
+
+def settings(kind, **changes):
+    return TrainConfig(**(SMALL | KINDS[kind] | changes))
+
+
+def same(one, other):
+    pairs = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    return one.history == other.history and all(torch.equal(a, b) for a, b in pairs)
+
+
+def interrupted(config, data, path, after):
+    """A run that is told to end in its iteration `after`."""
+    seen = []
+
+    def end(row):
+        seen.append(row["iteration"])
+        if row["iteration"] == after:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, data, report=end, run=RunFolder(path))
+    return seen
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("after", [3, 6])
+def test_a_run_in_two_pieces_is_the_run_in_one(kind, after, colours, tmp_path):
+    config = settings(kind)
+    whole = train(config, colours, run=RunFolder(tmp_path / "whole"))
+    interrupted(config, colours, tmp_path / "pieces", after)
+    rest = train(config, colours, run=RunFolder(tmp_path / "pieces", resume=True))
+    assert same(whole, rest) and len(whole.history) == 3
+    numbers = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "memory_mb")} for row in rows]
+        for rows in (RunFolder(tmp_path / name, resume=True).rows() for name in ("whole", "pieces"))
+    ]
+    assert numbers[0] == numbers[1] and {row["iteration"] for row in numbers[0]} >= {3, 6, 8}
+    models = [load_checkpoint(tmp_path / name / "last.pt")[0].state_dict() for name in ("whole", "pieces")]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.values() for model in models), strict=True))
+
+
+def test_four_epochs_are_two_and_two(colours, tmp_path):
+    """Six identities by four are two batches an epoch, the second one filled up."""
+    config = settings("light", log_every=1)
+    whole = train(config, colours)
+    assert whole.epochs == 4
+    assert interrupted(config, colours, tmp_path / "run", 4) == [1, 2, 3, 4]
+    assert same(whole, train(config, colours, run=RunFolder(tmp_path / "run", resume=True)))
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, "tests")
+from conftest import Colours
+from reidlab.data.records import Record, Splits
+from reidlab.training import RunFolder, TrainConfig, train
+
+train_part = [Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for p in range(10, 16) for i in range(4)]
+data = Splits("colours", "as given", "halves", train_part, [], [])
+config = TrainConfig(identities_per_batch=4, images_per_identity=2, iterations=12, log_every=1, save_every=4)
+def slow(row):
+    print(row["iteration"], flush=True)
+    if row["iteration"] >= 6 and "--slow" in sys.argv:
+        time.sleep(60)
+resume = "--resume" in sys.argv
+print(train(config, data, report=slow, run=RunFolder(sys.argv[1], resume=resume)).history)
+"""
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
+    def start(*arguments):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+    whole = start(tmp_path / "whole").communicate(timeout=120)[0].splitlines()[-1]
+    victim = start(tmp_path / "run", "--slow")
+    deadline = time.monotonic() + 120
+    while victim.stdout.readline().strip() != "6":
+        assert time.monotonic() < deadline
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait(30) == -signal.SIGKILL
+    rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert len(rows) == 6  # two of them after the last checkpoint, which is of iteration 4
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(rows) + '\n{"iteration": 7, "trip')  # a half-written line
+    rest = start(tmp_path / "run", "--resume").communicate(timeout=120)[0].splitlines()
+    assert rest[0] == "5" and rest[-1] == whole
+    iterations = [json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert iterations == list(range(1, 13))
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(colours, tmp_path):
+    config = settings("light")
+    train(config, colours, run=RunFolder(tmp_path / "run"))
+    (tmp_path / "run" / "last.pt").unlink()
+    again = train(config, colours, run=RunFolder(tmp_path / "run", resume=True))
+    assert same(again, train(config, colours))
+    assert [row["iteration"] for row in RunFolder(tmp_path / "run", resume=True).rows()] == [3, 6, 8]
+
+
+@pytest.fixture
+def begun(colours, tmp_path):
+    train(settings("light"), colours, run=RunFolder(tmp_path / "run", preset="smoke"))
+    return tmp_path / "run"
+
+
+def test_what_a_run_leaves_behind(begun, colours):
+    content = json.loads((begun / "config.json").read_text())
+    assert content["preset"] == "smoke" and content["config"]["iterations"] == 8 and content["ranks"] == 1
+    assert content["data"]["train_identities"] == 6 and len(content["data"]["fingerprint"]) == 16
+    assert content["epochs"] == 4 and content["passes"] == pytest.approx(8 * 8 / 24)
+    assert not (begun / "best.pt").exists()  # nobody was held out
+    _, content = load_checkpoint(begun / "last.pt")
+    assert content["input"]["mean"] == [0.485, 0.456, 0.406] and content["data"]["box"] == "as given"
+    assert "progress" not in content and not list(begun.glob(".*"))
+
+
+def test_a_second_run_does_not_overwrite_a_first(begun):
+    with pytest.raises(FileExistsError, match=r"holds a run already \(config\.json, metrics\.jsonl, last\.pt\); go on"):
+        RunFolder(begun)
+    with pytest.raises(FileNotFoundError, match="holds no run to go on with"):
+        RunFolder(begun / "deeper", resume=True)
+
+
+def go_on(run, data, **changes):
+    return train(dataclasses.replace(settings("light"), **changes), data, run=RunFolder(run, resume=True))
+
+
+def test_other_settings_or_data_are_refused(begun, colours):
+    with pytest.raises(ValueError, match=r"learning_rate=0\.1 \(it began with 0\.002\); begin a new run"):
+        go_on(begun, colours, learning_rate=0.1)
+    assert go_on(begun, colours, log_every=1).history  # which changes nothing that is learned
+    fewer = dataclasses.replace(colours, train=colours.train[:-4])
+    with pytest.raises(ValueError, match=r"the data has changed since the run began: .*train_identities 6 became 5"):
+        go_on(begun, fewer)
+    renamed = [dataclasses.replace(r, camid=3) if i == 5 else r for i, r in enumerate(colours.train)]
+    with pytest.raises(ValueError, match=r"the data has changed since the run began: fingerprint \w+ became \w+"):
+        go_on(begun, dataclasses.replace(colours, train=renamed))
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "a model alone", "config.json", "metrics.jsonl"])
+def test_damaged_files_give_one_clear_line(begun, colours, damage):
+    last = begun / "last.pt"
+    if damage == "cut":
+        last.write_bytes(last.read_bytes()[:5000])
+    elif damage == "text":
+        last.write_text("nothing")
+    elif damage == "a model alone":
+        content = torch.load(last, weights_only=True)
+        del content["progress"]
+        torch.save(content, last)
+    else:
+        (begun / damage).write_text("{\n{")
+    name = damage if damage.endswith(("json", "jsonl")) else "last.pt"
+    with pytest.raises(DataError, match=rf"{name}: "):
+        go_on(begun, colours)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(colours, tmp_path, monkeypatch):
+    import errno
+    from pathlib import Path
+
+    write, written = Path.write_bytes, []
+
+    def full_the_second_time(self, data):
+        written.append(self)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full_the_second_time)
+    with pytest.raises(OSError, match=r"last\.pt: not written, the disk is full; free space and run again"):
+        train(settings("light"), colours, run=RunFolder(tmp_path / "run"))
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "run" / "last.pt")[1]["iteration"] == 4
+    rest = train(settings("light"), colours, run=RunFolder(tmp_path / "run", resume=True))
+    assert same(rest, train(settings("light"), colours))
+
+
+def test_an_exploding_run_says_which_checkpoint_is_left(colours, tmp_path):
+    config = settings("light", iterations=60, learning_rate=1e6, warmup=0.3, weight_decay=1e6, save_every=1)
+    with pytest.raises(FloatingPointError, match=r"iteration \d+: .*\(.*last\.pt is from iteration \d+\)"):
+        train(config, colours, run=RunFolder(tmp_path / "run"))
+    load_checkpoint(tmp_path / "run" / "last.pt")
