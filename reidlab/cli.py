@@ -218,6 +218,7 @@ def evaluate(
     from reidlab.lessons.setup import device as find_device
     from reidlab.models import Baseline
     from reidlab.models.pixels import RawPixels
+    from reidlab.ranks import joined, local_device
     from reidlab.results import write_scores
     from reidlab.training import load_checkpoint
 
@@ -232,11 +233,12 @@ def evaluate(
     else:
         model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
     start = time.perf_counter()
-    where = str(find_device(device))
-    result = evaluate_model(model, data, metric, rule, where, workers, same_camera)
+    where = local_device(str(find_device(device)))
+    with joined(where) as ranks:
+        result = evaluate_model(model, data, metric, rule, where, workers, same_camera, ranks=ranks)
     name = "shipped weights" if shipped else str(checkpoint or "raw pixels (no --checkpoint given)")
-    typer.echo(f"{data.title}, {name}: {result}")
-    if out:
+    _say(ranks, f"{data.title}, {name}: {result}")
+    if out and ranks.is_first:
         seeds = [meta["config"]["seed"]] if meta else []
         write_scores(out, result, data, seeds=seeds, seconds=time.perf_counter() - start, model=name)
         typer.echo(f"scores: {out}")

@@ -1,5 +1,7 @@
 import errno
 import json
+import re
+import signal
 import subprocess
 import sys
 
@@ -33,18 +35,65 @@ def market(tmp_path_factory):
     return root
 
 
-def test_train_then_evaluate_then_a_results_file(market, tmp_path):
-    checkpoint, scores = tmp_path / "last.pt", tmp_path / "scores.json"
-    options = ["--format", "market1501", "--preset", "smoke", "--set", "iterations=4", "--device", "cpu"]
-    trained = run("train", market, "--out", checkpoint, *options)
-    assert trained.exit_code == 0, trained.output
-    assert "iteration      4" in trained.output and "rank-1" in trained.output
-    evaluated = run("evaluate", market, "--format", "market1501", "--checkpoint", checkpoint, "--out", scores)
+SMALL = ["--format", "market1501", "--preset", "smoke", "--device", "cpu", "--set", "iterations=4"]
+
+
+@pytest.fixture(scope="module")
+def trained(market, tmp_path_factory):
+    """A run of the command, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    result = run("train", market, "--run", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
+    assert result.exit_code == 0, result.output
+    return folder, result.output
+
+
+def test_train_then_evaluate_then_a_results_file(market, trained, tmp_path):
+    folder, printed = trained
+    assert "iteration      4" in printed and "images/s" in printed and "MB" in printed
+    assert re.search(r"iteration +0 +5 seen training identities: rank-1 [\d.]+%  mAP [\d.]+% \(chance [\d.]+%\)", printed)
+    scores = tmp_path / "scores.json"
+    evaluated = run("evaluate", market, "--format", "market1501", "--checkpoint", folder / "last.pt", "--out", scores)
     assert evaluated.exit_code == 0, evaluated.output
     content = json.loads(scores.read_text())
     assert content["rule"] == "market" and content["seeds"] == [0] and 0 <= content["rank1"] <= 1
-    printed = next(line for line in trained.output.splitlines() if "rank-1" in line).split(": ", 1)[1]
-    assert printed in evaluated.output  # the checkpoint scores what the run said
+    own = json.loads((folder / "scores.json").read_text())["last"]  # the checkpoint scores what the run said
+    assert (own["rank1"], own["mean_ap"]) == (content["rank1"], content["mean_ap"])
+    assert f"last.pt: rank-1 {own['rank1']:.1%}, mAP (step) {own['mean_ap']:.1%}; market rule, cosine" in printed
+    assert "<html" in (folder / "report.html").read_text()
+
+
+def test_a_run_is_not_overwritten_but_gone_on_with(market, trained):
+    folder, _ = trained
+    again = run("train", market, "--run", folder, *SMALL)
+    assert again.exit_code == 1 and "holds a run already" in again.stderr and again.stderr.count("\n") == 1
+    last = (folder / "last.pt").stat().st_mtime_ns
+    same = [*SMALL, "--set", "save_every=2", "--set", "evaluate_every=2"]
+    on = run("train", market, "--run", folder, "--resume", *same)
+    assert on.exit_code == 0 and "last.pt: rank-1" in on.output  # there was nothing left to do
+    assert (folder / "last.pt").stat().st_mtime_ns == last
+    other = run("train", market, "--run", folder, "--resume", *same, "--set", "learning_rate=0.5")
+    assert other.exit_code == 1 and "learning_rate=0.5 (it began with 0.002)" in other.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(market, tmp_path, monkeypatch):
+    import reidlab.cli
+
+    def interrupt(row):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(reidlab.cli, "_print_row", interrupt)
+    stopped = run("train", market, "--run", tmp_path / "run", *SMALL, "--set", "log_every=1")
+    assert stopped.exit_code == 130 and "last.pt is written; the same command with --resume goes on" in stopped.output
+    monkeypatch.undo()
+    on = run("train", market, "--run", tmp_path / "run", "--resume", *SMALL, "--set", "log_every=1")
+    assert on.exit_code == 0 and "iteration      2" in on.output and "iteration      1" not in on.output
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(market, tmp_path):
+    planned = run("train", market, "--run", tmp_path / "run", "--dry-run", *SMALL)
+    assert planned.exit_code == 0, planned.output
+    assert "iterations" in planned.output and "parameters" in planned.output
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_raw_pixels_find_people_of_one_colour(market):
@@ -71,7 +120,8 @@ def test_the_shipped_weights_find_people_of_one_colour(market, tmp_path):
             "--box, --protocol and --split are for CUHK03",
         ),
         (["evaluate", ".", "--format", "folder", "--split", "3"], "are for CUHK03"),
-        (["train", ".", "--format", "market1501", "--out", "."], "is a folder, expected a file name"),
+        (["train", ".", "--format", "market1501", "--preset", "desktop"], "expected one of laptop"),
+        (["train", ".", "--format", "market1501", "--set", "lr=1"], "unknown setting lr"),
         (["evaluate", ".", "--format", "mars"], "expected cuhk03, market1501 or folder"),
         (["evaluate", "no-such-folder", "--box", "labeled"], "no-such-folder"),
         (["train", ".", "--format", "market1501", "--set", "iterations"], "expected NAME=VALUE"),

@@ -276,6 +276,22 @@ def test_more_people_than_there_are_cannot_be_in_a_batch(colours):
         train(TrainConfig(), colours)
 
 
+def test_a_network_for_other_people_is_refused(colours):
+    with pytest.raises(ValueError, match="the model tells 5 identities apart, the data has 6 to train on"):
+        train(SMOKE, colours, model=Baseline(5))
+
+
+def test_training_goes_on_from_a_network(colours, trained):
+    """The rate of the first step is nearly 0, and so is the change."""
+    torch.manual_seed(0)
+    begun = Baseline(6)
+    before = {name: value.clone() for name, value in begun.named_parameters()}
+    config = dataclasses.replace(SMOKE, iterations=1, learning_rate=1e-9)
+    result = train(config, colours, model=begun)
+    assert result.model is begun
+    assert all(torch.allclose(value, before[name], atol=1e-6) for name, value in begun.named_parameters())
+
+
 def test_settings_are_checked():
     with pytest.raises(ValueError, match="unknown setting lr; the settings are model, backbone"):
         TrainConfig.preset("laptop", lr=1)

@@ -105,6 +105,20 @@ def test_long_features_in_one_point_are_seen_to_be_there():
     assert found["mean_distance"] < 1e-3 and found["active_anchors"] == 1
 
 
+@pytest.mark.parametrize("model", ["relation", "mgn"])
+def test_networks_of_parts_are_watched_by_the_mean_of_their_triplet_losses(model):
+    watch = Watch(TrainConfig(model=model, margin=1.2))
+    features, labels = torch.full((4, 8), 0.5), torch.tensor([0, 0, 1, 1])
+    row = watch.row(features + torch.eye(4, 8) * 1e-6, labels)
+    assert set(row) == {"mean_distance"} and row["mean_distance"] < 1e-5
+    row |= {"iteration": 5, "triplet/part6.1": 1.19, "triplet/global6": 1.21, "local/part6.1": 6.0}
+    watch.check(row)
+    watch.check(row | {"triplet/global6": 0.4})  # one of them still learns
+    watch.check(row)
+    with pytest.raises(CollapseError, match=r"triplet loss 1\.200; a collapsed run stays at the margin, 1\.2"):
+        watch.check(row)
+
+
 def test_a_loss_called_none_can_be_set_from_the_command_line():
     assert parse_settings(["metric_loss=none", "margin=none"]) == {"metric_loss": "none", "margin": None}
 
@@ -113,6 +127,6 @@ def test_a_collapse_is_one_line_on_the_command_line(monkeypatch):
     def collapse(*_):
         raise CollapseError("iteration 50: one point")
 
-    monkeypatch.setattr("reidlab.cli.check_writable", collapse)
+    monkeypatch.setattr("reidlab.cli.open_data", collapse)
     result = CliRunner().invoke(app, ["train", "nowhere", "--box", "labeled"])
     assert result.exit_code == 1 and result.stderr == "error: iteration 50: one point\n"

@@ -132,6 +132,11 @@ class Training:
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
         self.records, watched = hold_out(data, config)
         labels = class_labels(self.records)
+        if model is not None and model.arguments.get("num_classes", len(labels)) != len(labels):
+            raise ValueError(
+                f"the model tells {model.arguments['num_classes']} identities apart, the data has {len(labels)} to "
+                "train on: make a new network, and copy the weights of its backbone"
+            )
         self.model = _placed(model or new_model(config, len(labels)), config, device)
         self.average = _Average(self.model, config.average) if config.average else None
         size, border = (self.model.height, self.model.width), getattr(data, "border", 0.0)
@@ -169,7 +174,8 @@ class Training:
         left = self.config.iterations - self.iteration
         if self.lookout and not self.evaluations:
             self._look()
-        for images, labels in progress(itertools.islice(batches, left), "training", left):
+        batches = itertools.islice(batches, left)
+        for images, labels in progress(batches, "training", left) if self.ranks.is_first else batches:
             self._advance(images, labels)
             end = self._must_end(asked)
             if folder and (self._due(self.config.save_every) or end):
