@@ -174,7 +174,7 @@ def _train_into(
 ) -> None:
     from reidlab.training import RunFolder
     from reidlab.training import train as fit
-    from reidlab.training.plan import preflight
+    from reidlab.training.preflight import preflight
     from reidlab.training.report import finish_run
 
     folder = RunFolder(run, resume, preset, writes=ranks.is_first)

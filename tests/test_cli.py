@@ -50,7 +50,8 @@ def trained(market, tmp_path_factory):
 def test_train_then_evaluate_then_a_results_file(market, trained, tmp_path):
     folder, printed = trained
     assert "iteration      4" in printed and "images/s" in printed and "MB" in printed
-    assert re.search(r"iteration +0 +5 seen training identities: rank-1 [\d.]+%  mAP [\d.]+% \(chance [\d.]+%\)", printed)
+    look = r"iteration +0 +5 seen training identities: rank-1 [\d.]+%  mAP [\d.]+% \(chance [\d.]+%\)"
+    assert re.search(look, printed)
     scores = tmp_path / "scores.json"
     evaluated = run("evaluate", market, "--format", "market1501", "--checkpoint", folder / "last.pt", "--out", scores)
     assert evaluated.exit_code == 0, evaluated.output

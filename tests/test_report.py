@@ -1,25 +1,34 @@
 import base64
 import io
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
+from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
 from reidlab.features import evaluate_model
-from reidlab.ranks import Ranks
+from reidlab.ranks import joined
 from reidlab.results import check_comparable
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report_page, report_parts, train
 from reidlab.training import report as module
 from reidlab.training.report import finish_run, read_run, write_report
 from reidlab.training.report_page import escape, picture, table
 from reidlab.training.report_parts import _extremes
+
+sys.path.insert(0, str(Path(__file__).parent))
+from conftest import Colours
 
 SETTINGS = {"iterations": 4, "identities_per_batch": 2, "images_per_identity": 2, "log_every": 2, "save_every": 4}
 
@@ -161,20 +170,29 @@ def test_each_image_is_embedded_once_and_equal_weights_only_for_one_checkpoint(r
     assert "best.pt and last.pt hold the same weights" in Page(run / "report.html").text
 
 
-def test_of_several_processes_one_writes(run, colours, monkeypatch):
-    usual, met = module.extract_features, []
-
-    def alone(*args, ranks, **more):
-        met.append(ranks)
-        return usual(*args, **more)
-
-    monkeypatch.setattr(module, "extract_features", alone)
+def test_of_several_processes_one_reads_and_writes_and_all_have_the_scores(run, colours, tmp_path):
     (run / "scores.json").unlink()
-    (run / "report.html").unlink()
-    second = Ranks(1, 2)
-    scores = finish_run(run, colours, ranks=second)
-    assert set(met) == {second} and not (run / "scores.json").exists() and not (run / "report.html").exists()
-    assert scores["last"]["mean_ap"] == finish_run(run, colours)["last"]["mean_ap"] and (run / "report.html").exists()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = [sys.executable, __file__, str(run), str(tmp_path)]
+    environments = [{**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"} for rank in "01"]
+    started = [subprocess.Popen(command, env=one, stderr=subprocess.PIPE, text=True) for one in environments]
+    try:
+        said = [process.communicate(timeout=200)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], said
+    together = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert together[0]["error"] == together[1]["error"] == f"{tmp_path}/nothing: no such run folder"
+    assert (run / "scores.json").is_file() and not (tmp_path / "elsewhere").exists()
+    alone = finish_run(run, colours)
+    for found in together:
+        for name, scores in found["scores"].items():
+            assert scores["mean_ap"] == pytest.approx(alone[name]["mean_ap"], abs=1e-6)
+            assert scores["intervals"]["rank1"] == pytest.approx(alone[name]["intervals"]["rank1"], abs=1e-6)
+    assert list(together[1]["scores"]) == ["last", "best"]
 
 
 def test_a_run_that_has_not_ended_has_a_page_that_says_so(run, colours):
@@ -288,6 +306,7 @@ def test_attention_is_shown_where_the_model_has_it(colours, tmp_path, quick):
     train(config, colours, run=RunFolder(tmp_path / "rga"))
     finish_run(tmp_path / "rga", colours)
     page = Page(tmp_path / "rga" / "report.html")
+    assert "No scores were taken on the way: evaluate_every is 0" in page.text and "Not all is there" not in page.text
     (gates,) = [text for text in page.alternatives() if "gates of their places" in text]
     assert "stage 1:" in gates and "stage 3:" in gates and "Channel gates" in page.text
 
@@ -307,3 +326,23 @@ def test_parts_of_the_page_escape_and_close():
     before = plt.get_fignums()
     assert 'alt="Figure: &lt;b&gt;"' in picture((plt.figure(), "Figure: <b>"))
     assert plt.get_fignums() == before
+
+
+def as_one_of_several(run, out):
+    """What each process of the test above does: the second one has another folder, in which there is nothing."""
+    records = [[Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for i in range(4)] for p in range(10, 22)]
+    train_part, rest = ([r for person in part for r in person] for part in (records[:6], records[6:]))
+    query, gallery = rest[::4], [record for index, record in enumerate(rest) if index % 4]
+    data = Splits("colours", "as given", "halves", train_part, query, gallery)
+    report_parts.QUERIES = report_parts.RESULTS = 1
+    with joined("cpu", timeout_seconds=60) as ranks:
+        found = {"scores": finish_run(run if ranks.is_first else out / "elsewhere", data, ranks=ranks)}
+        try:
+            finish_run(out / "nothing", data, ranks=ranks)
+        except FileNotFoundError as error:
+            found["error"] = str(error).partition(";")[0]
+    (out / f"{ranks.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    as_one_of_several(*map(Path, sys.argv[1:]))

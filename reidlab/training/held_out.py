@@ -86,8 +86,8 @@ class Lookout:
         if self.at_chance >= 2:
             raise CollapseError(
                 f"iteration {iteration}: mAP {found.mean_ap:.1%} on {self.watched.protocol}, and a random order would "
-                f"have {found.chance['mean_ap']:.1%}: nothing was learned. Check that labels and images belong together "
-                "and that pretrained weights were really loaded, lower learning_rate"
+                f"have {found.chance['mean_ap']:.1%}: nothing was learned. Check that labels and images belong "
+                "together and that pretrained weights were really loaded, lower learning_rate"
             )
         people = "held-out" if self.config.held_out else "seen"
         number = len({record.pid for record in self.watched.query})

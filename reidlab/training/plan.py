@@ -128,7 +128,7 @@ class Plan:
         text = f"{config.learning_rate:g}"
         if config.backbone_rate != 1:
             text += f" for new layers, {config.learning_rate * config.backbone_rate:g} for the backbone"
-        text += f"; warm-up of {self.warmup:,} iteration{'s' * (self.warmup > 1)}, then "
+        text += f"; warm-up of {self.warmup:,} iterations, then " if self.warmup else "; no warm-up, "
         if config.schedule == "cosine":
             return text + "half a cosine down to 0"
         return text + f"× {config.decay:g} after iterations {', '.join(f'{place:,}' for place in self.drops)}"
@@ -229,7 +229,7 @@ def _collect(
         size=(training.model.height, training.model.width),
         batches=len(training.inputs.sampler),
         passes=training.passes,
-        warmup=max(1, round(config.warmup * total)),
+        warmup=max(1, round(config.warmup * total)) if config.warmup else 0,
         drops=tuple(round(share * total) for share in config.steps) if config.schedule == "steps" else (),
         processes=training.ranks.size,
         workers=workers,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,11 +17,12 @@ from reidlab.errors import DataError
 from reidlab.evaluation import Evaluation, evaluate
 from reidlab.features import Features, extract_features
 from reidlab.files import atomic_path, write_json
-from reidlab.models import Model
+from reidlab.models import MODELS, Model
 from reidlab.ranks import Ranks
 from reidlab.results import score_record
 from reidlab.training.checkpoint import load_checkpoint
 
+T = TypeVar("T")
 CHECKPOINTS = ("last", "best")
 """The two that a run can leave: where it ended, and where the people held out were found best."""
 LEVEL = 0.95
@@ -80,7 +82,8 @@ def finish_run(
     Args:
         run: the run folder, with config.json and last.pt, and best.pt if one was chosen.
         data: the data set that it was trained on, with query and gallery.
-        device, workers, ranks: as for `extract_features`; of several processes, the first one writes.
+        device, workers, ranks: as for `extract_features`; of several processes, only the first one reads and writes
+            files of the run, which the others may not see.
 
     Returns:
         What scores.json holds: a `score_record` under "last", and under "best" if there is one.
@@ -96,9 +99,9 @@ def finish_run(
         FileNotFoundError: runs/none: no such run folder; train with run= (or `reidlab train --run`) to make one
     """
     folder = Path(run)
-    files = read_run(folder)
+    files, chosen = _from_first(ranks, lambda: (read_run(folder), (folder / "best.pt").is_file()))
     judged = {"last": judge(folder, "last", data, device, workers, ranks)}
-    if (folder / "best.pt").is_file():
+    if chosen:
         judged["best"] = judge(folder, "best", data, device, workers, ranks, judged["last"])
     scores = {name: _record(files, one, data) for name, one in judged.items()}
     if ranks.is_first:
@@ -163,8 +166,8 @@ def read_run(run: str | os.PathLike[str]) -> RunFiles:
     done = rows[-1]["iteration"] if rows else 0
     if done < wanted:
         missing.append(f"The run is at iteration {done:g} of {wanted:g}.")
-    if not evaluations:
-        missing.append("There are no scores on the way: evaluate_every was 0, or none was due yet.")
+    if not evaluations and config["config"].get("evaluate_every"):
+        missing.append("There are no scores on the way, though evaluate_every asks for some.")
     return RunFiles(folder.resolve().name, config, rows, evaluations, scores, missing)
 
 
@@ -212,7 +215,7 @@ def judge(
 ) -> Judged:
     """Evaluate one checkpoint of a run; nothing is embedded again if its weights are those of `same`."""
     start = time.perf_counter()
-    model, meta = load_checkpoint(folder / f"{name}.pt")
+    model, meta = _load(folder / f"{name}.pt", ranks)
     if same and _equal(model, same.model):
         return Judged(name, same.model, meta, same.query, same.gallery, same.result, same.intervals, same.seconds)
     parts = (data.query, data.gallery)
@@ -227,6 +230,39 @@ def judge(
     )
     intervals = {score: result.interval(score, LEVEL, over="identities") for score in ("rank1", "mean_ap")}
     return Judged(name, model, meta, query, gallery, result, intervals, time.perf_counter() - start)
+
+
+def _from_first(ranks: Ranks, read: Callable[[], T]) -> T:
+    """Return what the first process reads in all of them, or raise its error in all of them."""
+    found: Any = None
+    if ranks.is_first:
+        try:
+            found = read()
+        except (OSError, ValueError) as error:
+            found = error
+    found = ranks.gather_objects(found)[0]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _load(path: Path, ranks: Ranks) -> tuple[Model, dict[str, Any]]:
+    """Read a checkpoint in the first process and hand it to the others, its weights as a sum with zeros."""
+    read: list[Model] = []
+
+    def of_first() -> dict[str, Any]:
+        model, meta = load_checkpoint(path)
+        read.append(model)
+        return meta
+
+    meta = _from_first(ranks, of_first)
+    model = read[0] if read else MODELS[meta["config"].get("model", "baseline")](**meta["model"]).eval()
+    weights = list(model.state_dict().values())
+    if not read:
+        for weight in weights:
+            weight.zero_()
+    ranks.sum_(weights)
+    return model, meta
 
 
 def _embed(model: Model, records: Any, device: str, workers: int, ranks: Ranks) -> Features:

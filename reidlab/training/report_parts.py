@@ -161,6 +161,9 @@ def _curves(files: RunFiles) -> list[str]:
         pieces.append(html.picture(plots.training_curves(files.rows)))
     if files.evaluations:
         pieces.append(html.picture(plots.evaluation_curve(files.evaluations)))
+        pieces.append(html.paragraph("Other people than in the table of scores: the fewer, the easier the search."))
+    elif not files.config["config"].get("evaluate_every"):
+        pieces.append(html.paragraph("No scores were taken on the way: evaluate_every is 0."))
     if files.rows and (shares := _term_table(files.rows)):
         first = files.rows[0]["iteration"]
         pieces += [
@@ -314,7 +317,7 @@ def _as_set(value: Any) -> str:
         ('6,4,2', 'true', 'none', 'cosine', '0.333333')
     """
     if isinstance(value, tuple):
-        return ",".join(map(_as_set, value))
+        return ",".join(map(_as_set, value)) or "(empty)"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
