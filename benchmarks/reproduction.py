@@ -234,7 +234,7 @@ def recipe(preset: str) -> dict[str, Any]:
 
 
 def command(preset: str, box: str) -> str:
-    return f"reidlab train DATA_DIR --box {box} --preset {preset} --run runs/{preset}_{box} --device cuda --workers 4"
+    return f"reidlab train DATA_DIR --box {box} --preset {preset} --out runs/{preset}_{box} --device cuda --workers 4"
 
 
 def empty(preset: str) -> dict[str, Any]:

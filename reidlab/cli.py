@@ -129,7 +129,7 @@ def check(root: Root) -> None:
 @_one_line_errors
 def train(
     root: Root,
-    run: Annotated[Path | None, typer.Option(help="Folder of the run; runs/PRESET-BOX if not given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/PRESET-BOX if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, train nothing.")] = False,
     box: Box = None,
@@ -149,7 +149,7 @@ def train(
 
     where = local_device(str(find_device(device)))
     config = TrainConfig.preset(preset, **parse_settings(settings or []))
-    run = run or Path("runs", "-".join(filter(None, (preset, box))))
+    run = out or Path("runs", "-".join(filter(None, (preset, box))))
     with joined(where) as ranks:
         data = open_data(root, data_format, box, protocol, split)
         if dry_run:

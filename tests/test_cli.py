@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch.distributed.run
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -42,7 +44,7 @@ SMALL = ["--format", "market1501", "--preset", "smoke", "--device", "cpu", "--se
 def trained(market, tmp_path_factory):
     """A run of the command, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    result = run("train", market, "--run", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
+    result = run("train", market, "--out", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
     assert result.exit_code == 0, result.output
     return folder, result.output
 
@@ -65,14 +67,14 @@ def test_train_then_evaluate_then_a_results_file(market, trained, tmp_path):
 
 def test_a_run_is_not_overwritten_but_gone_on_with(market, trained):
     folder, _ = trained
-    again = run("train", market, "--run", folder, *SMALL)
+    again = run("train", market, "--out", folder, *SMALL)
     assert again.exit_code == 1 and "holds a run already" in again.stderr and again.stderr.count("\n") == 1
     last = (folder / "last.pt").stat().st_mtime_ns
     same = [*SMALL, "--set", "save_every=2", "--set", "evaluate_every=2"]
-    on = run("train", market, "--run", folder, "--resume", *same)
+    on = run("train", market, "--out", folder, "--resume", *same)
     assert on.exit_code == 0 and "last.pt: rank-1" in on.output  # there was nothing left to do
     assert (folder / "last.pt").stat().st_mtime_ns == last
-    other = run("train", market, "--run", folder, "--resume", *same, "--set", "learning_rate=0.5")
+    other = run("train", market, "--out", folder, "--resume", *same, "--set", "learning_rate=0.5")
     assert other.exit_code == 1 and "learning_rate=0.5 (it began with 0.002)" in other.stderr
 
 
@@ -83,15 +85,26 @@ def test_ctrl_c_says_how_to_go_on(market, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(reidlab.cli, "_print_row", interrupt)
-    stopped = run("train", market, "--run", tmp_path / "run", *SMALL, "--set", "log_every=1")
+    stopped = run("train", market, "--out", tmp_path / "run", *SMALL, "--set", "log_every=1")
     assert stopped.exit_code == 130 and "last.pt is written; the same command with --resume goes on" in stopped.output
     monkeypatch.undo()
-    on = run("train", market, "--run", tmp_path / "run", "--resume", *SMALL, "--set", "log_every=1")
+    on = run("train", market, "--out", tmp_path / "run", "--resume", *SMALL, "--set", "log_every=1")
     assert on.exit_code == 0 and "iteration      2" in on.output and "iteration      1" not in on.output
 
 
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_torchrun_hands_every_option_on(command):
+    """It takes what abbreviates an option of its own, such as --run, for that option, wherever it stands."""
+    own = {command.name: command for command in typer.main.get_command(app).commands.values()}[command]
+    options = [name for parameter in own.params for name in parameter.opts if name.startswith("--")]
+    assert "--device" in options and len(options) > 8
+    for name in options:
+        parsed = torch.distributed.run.get_args_parser().parse_args(["-m", "reidlab", command, name, "value"])
+        assert parsed.training_script_args == [command, name, "value"]
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(market, tmp_path):
-    planned = run("train", market, "--run", tmp_path / "run", "--dry-run", *SMALL)
+    planned = run("train", market, "--out", tmp_path / "run", "--dry-run", *SMALL)
     assert planned.exit_code == 0, planned.output
     assert "iterations" in planned.output and "parameters" in planned.output
     assert list(tmp_path.iterdir()) == []

@@ -219,7 +219,7 @@ def test_the_record_quotes_sources_and_agrees_with_the_presets(reproduction, rec
         assert all(number is None or 1 < number < 100 for number in (quoted["rank1"], quoted["mean_ap"]))
     assert one["judged"].keys() == {"protocol", "rule", "metric", "ap_formula"}
     for box, cell in one["ours"].items():
-        assert f"--box {box} --preset {name} --run runs/{name}_{box}" in cell["command"]
+        assert f"--box {box} --preset {name} --out runs/{name}_{box}" in cell["command"]
         assert (cell["rank1"] is None) == (cell["mean_ap"] is None) == (not cell["runs"])
 
 

@@ -96,7 +96,7 @@ def finish_run(
     Example:
         >>> finish_run("runs/none", Splits("none", "as given", "none", [], [], []))
         Traceback (most recent call last):
-        FileNotFoundError: runs/none: no such run folder; train with run= (or `reidlab train --run`) to make one
+        FileNotFoundError: runs/none: no such run folder; train with run= (or `reidlab train --out`) to make one
     """
     folder = Path(run)
     files, chosen = _from_first(ranks, lambda: (read_run(folder), (folder / "best.pt").is_file()))
@@ -150,7 +150,7 @@ def read_run(run: str | os.PathLike[str]) -> RunFiles:
     """
     folder = Path(run)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{run}: no such run folder; train with run= (or `reidlab train --run`) to make one")
+        raise FileNotFoundError(f"{run}: no such run folder; train with run= (or `reidlab train --out`) to make one")
     missing: list[str] = []
     config = _json(folder / "config.json", needed=True)
     rows, evaluations = _metrics(folder / "metrics.jsonl", missing)
