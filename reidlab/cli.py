@@ -172,10 +172,10 @@ def _train_into(
     ranks: Ranks,
     cache: Path | None,
 ) -> None:
+    from reidlab.report import finish_run
     from reidlab.training import RunFolder
     from reidlab.training import train as fit
     from reidlab.training.preflight import preflight
-    from reidlab.training.report import finish_run
 
     folder = RunFolder(run, resume, preset, writes=ranks.is_first)
     _say(ranks, f"{data}\n\n{config}\n")

@@ -70,10 +70,10 @@ def test_training_curves_draw_the_rows_and_tell_their_ends():
 
 
 def test_training_curves_draw_the_columns_asked_for():
-    history = [{**row, "memory_mb": None if row["iteration"] < 10 else 900.0} for row in rows(3)]
+    history = [{**row, "memory_mb": None if row["iteration"] < 10 else 1003.7} for row in rows(3)]
     figure, text = plots.training_curves(history, ["memory_mb", "triplet"])
-    assert drawn(figure.axes[0]) == [900, 900] and len(figure.axes) == 2
-    assert "most memory so far (MB) from 900 to 900; triplet" in text
+    assert drawn(figure.axes[0]) == [1003.7, 1003.7] and len(figure.axes) == 2
+    assert "most memory so far (MB) from 1,004 to 1,004; triplet" in text
     below, _ = plots.training_curves([{"iteration": 1, "pull_push": -0.5}])
     assert below.axes[0].get_ylim()[0] < -0.5
     with pytest.raises(ValueError, match="no row has banana; the columns are triplet, learning_rate"):

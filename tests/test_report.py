@@ -20,12 +20,12 @@ from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
 from reidlab.features import evaluate_model
 from reidlab.ranks import joined
+from reidlab.report import page, parts
+from reidlab.report.finish import finish_run, read_run, write_report
+from reidlab.report.page import escape, picture, table
+from reidlab.report.parts import _extremes
 from reidlab.results import check_comparable
-from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report_page, report_parts, train
-from reidlab.training import report as module
-from reidlab.training.report import finish_run, read_run, write_report
-from reidlab.training.report_page import escape, picture, table
-from reidlab.training.report_parts import _extremes
+from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Colours
@@ -64,7 +64,7 @@ class Page(HTMLParser):
         return [value for tag, name, value in self.attributes if (tag, name) == ("img", "alt")]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="finish")
 def trained(colours, tmp_path_factory):
     """A run that ended, with best.pt, and its scores."""
     folder = tmp_path_factory.mktemp("runs") / "first"
@@ -81,9 +81,9 @@ def quick(monkeypatch):
         plt.close(drawn[0])
         return f'<img src="data:," alt="{escape(drawn[1])}">'
 
-    monkeypatch.setattr(report_page, "picture", described)
-    monkeypatch.setattr(report_parts, "QUERIES", 1)
-    monkeypatch.setattr(report_parts, "RESULTS", 2)
+    monkeypatch.setattr(page, "picture", described)
+    monkeypatch.setattr(parts, "QUERIES", 1)
+    monkeypatch.setattr(parts, "RESULTS", 2)
 
 
 @pytest.fixture
@@ -158,8 +158,8 @@ def test_all_settings_are_there_as_the_command_line_takes_them(trained):
 
 def test_each_image_is_embedded_once_and_equal_weights_only_for_one_checkpoint(run, colours, monkeypatch):
     looked_at = []
-    usual = module.extract_features
-    monkeypatch.setattr(module, "extract_features", lambda m, r, **k: looked_at.append(len(r)) or usual(m, r, **k))
+    usual = finish.extract_features
+    monkeypatch.setattr(finish, "extract_features", lambda m, r, **k: looked_at.append(len(r)) or usual(m, r, **k))
     finish_run(run, colours)
     assert looked_at in ([6, 18], [6, 18, 6, 18])
     looked_at.clear()
@@ -334,7 +334,7 @@ def as_one_of_several(run, out):
     train_part, rest = ([r for person in part for r in person] for part in (records[:6], records[6:]))
     query, gallery = rest[::4], [record for index, record in enumerate(rest) if index % 4]
     data = Splits("colours", "as given", "halves", train_part, query, gallery)
-    report_parts.QUERIES = report_parts.RESULTS = 1
+    parts.QUERIES = parts.RESULTS = 1
     with joined("cpu", timeout_seconds=60) as ranks:
         found = {"scores": finish_run(run if ranks.is_first else out / "elsewhere", data, ranks=ranks)}
         try:

@@ -129,7 +129,8 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]], column: str, terms
     if min(y) >= 0:
         axes.set_ylim(0, 1.08 * (1 if column == "active_anchors" else max(y)) or None)
     highest = f", highest at {x[int(np.argmax(y))]:g}" if column == "learning_rate" else ""
-    return f"{name} from {y[0]:.3g} to {y[-1]:.3g}{highest}"
+    first, last = (f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}" for value in (y[0], y[-1]))
+    return f"{name} from {first} to {last}{highest}"
 
 
 def _how_many(row: Row, group: str) -> int:

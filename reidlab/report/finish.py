@@ -291,10 +291,10 @@ def _record(files: RunFiles, judged: Judged, data: Splits) -> dict[str, Any]:
 
 
 def _write_page(folder: Path, files: RunFiles, judged: dict[str, Judged], data: Splits, device: str) -> Path:
-    from reidlab.training.report_parts import report_page
+    from reidlab.report.parts import report_text
 
     path = folder / "report.html"
-    text = report_page(files, judged, data, device)
+    text = report_text(files, judged, data, device)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path

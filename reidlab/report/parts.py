@@ -12,16 +12,16 @@ import torch
 from reidlab import plots
 from reidlab.data.records import Splits
 from reidlab.distances import pairwise
-from reidlab.training import report_page as html
+from reidlab.report import page as html
+from reidlab.report.finish import LEVEL, Judged, RunFiles
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.held_out import fingerprint
-from reidlab.training.report import LEVEL, Judged, RunFiles
 
 QUERIES, RESULTS = 4, 8
 """Queries in each of the two galleries, and gallery images of each query."""
 
 
-def report_page(files: RunFiles, judged: Mapping[str, Judged], data: Splits, device: str = "cpu") -> str:
+def report_text(files: RunFiles, judged: Mapping[str, Judged], data: Splits, device: str = "cpu") -> str:
     """Make the page of a run.
 
     Args:
