@@ -20,7 +20,7 @@ from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
 from reidlab.features import evaluate_model
 from reidlab.ranks import joined
-from reidlab.report import page, parts
+from reidlab.report import finish, page, parts
 from reidlab.report.finish import finish_run, read_run, write_report
 from reidlab.report.page import escape, picture, table
 from reidlab.report.parts import _extremes
@@ -64,7 +64,7 @@ class Page(HTMLParser):
         return [value for tag, name, value in self.attributes if (tag, name) == ("img", "alt")]
 
 
-@pytest.fixture(scope="finish")
+@pytest.fixture(scope="module")
 def trained(colours, tmp_path_factory):
     """A run that ended, with best.pt, and its scores."""
     folder = tmp_path_factory.mktemp("runs") / "first"
