@@ -224,6 +224,24 @@ def test_damaged_checkpoints_give_one_clear_error(tmp_path, colours, trained, da
         load_checkpoint(tmp_path / "absent.pt")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"format": "reidlab checkpoint 2"},
+            r"written by a newer reidlab \(reidlab checkpoint 2, this one reads 1\); update",
+        ),
+        ({"config": {"model": "transformer"}}, "holds a model called 'transformer'; this version has baseline, rga"),
+        ({"format": "reidlab weights 1"}, "not a checkpoint of reidlab train"),
+    ],
+)
+def test_checkpoints_of_other_versions_are_named(tmp_path, colours, trained, change, message):
+    path = save_checkpoint(tmp_path / "last.pt", trained, colours)
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(DataError, match=r"last\.pt: " + message):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize("preset", ["smoke", "street"])
 def test_an_exploding_loss_stops_the_run(colours, preset):
     small = {"identities_per_batch": 4, "images_per_identity": 2}
