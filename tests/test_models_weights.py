@@ -55,7 +55,7 @@ def test_the_classifier_is_new_and_as_large_as_asked_for(path):
     loaded = Baseline.pretrained(num_classes=7, path=path)
     assert loaded.classifier.weight.shape == (7, 256)
     settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 0}
-    settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True}
+    settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True, "neck": True}
     assert loaded.arguments == {"num_classes": 7, **settings}
     terms = loaded.train().loss(loaded(torch.rand(4, 3, 128, 64)), torch.tensor([0, 0, 6, 6]))
     sum(terms.values()).backward()

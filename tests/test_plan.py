@@ -1,5 +1,6 @@
 import dataclasses
 import datetime
+import importlib
 import random
 import re
 from collections import namedtuple
@@ -15,8 +16,6 @@ from reidlab.errors import DataError
 from reidlab.evaluation import evaluate
 from reidlab.ranks import Ranks
 from reidlab.training import RunFolder, TrainConfig, Training, train
-from reidlab.training import preflight as preflight_module
-from reidlab.training import trial as trial_module
 from reidlab.training.optimizing import new_schedule
 from reidlab.training.plan import plan
 from reidlab.training.preflight import preflight
@@ -24,6 +23,8 @@ from reidlab.training.randomness import seed_everything
 from reidlab.training.step import Step
 from reidlab.training.trial import count_bytes, kept_bytes, step_memory
 
+preflight_module = importlib.import_module("reidlab.training.preflight")
+trial_module = importlib.import_module("reidlab.training.trial")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3, learning_rate=1e-3)
 WATCHED = dataclasses.replace(SMOKE, evaluate_every=4, held_out=0.34, identities_per_batch=2)
 Usage = namedtuple("Usage", "total used free")
@@ -206,7 +207,7 @@ def test_the_expected_time_adds_up(planned):
     assert slow.seconds == 2000 * 1.5 + 24 * 0.25
     text = " ".join(str(slow).split())
     assert "50 min, from 1.5 s a step (median of 2) and 250.0 ms to read an image" in text
-    assert "ends on 2026-02-28 at 00:20" in text and "last.pt written 8 times" in text
+    assert "ends on 2026-02-28 at 00:20" in text and "writing last.pt (× 8)" in text
     assert dataclasses.replace(slow, workers=3).seconds == 3000 + 2
     few = dataclasses.replace(slow, config=dataclasses.replace(SMOKE, iterations=2))
     assert few.seconds == 3 + 16 * 0.25  # two batches of 8 do not reach all images

@@ -90,7 +90,7 @@ def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
 def test_the_weights_load_and_score_what_the_record_says(made, record):
     model = Baseline.pretrained(path=made[0] / "deep" / "a.safetensors")
     settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 4}
-    settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True}
+    settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True, "neck": True}
     assert not model.training and model.arguments == {"num_classes": 1, **settings}
     score = evaluate_model(model, StreetCrops(made[0] / "set"))
     assert score.mean_ap == pytest.approx(record["scores"][0]["mean_ap"], abs=1e-6)
