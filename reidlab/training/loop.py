@@ -163,7 +163,9 @@ class Training:
         drawn = self.config.iterations * self.config.identities_per_batch * self.config.images_per_identity
         return drawn / len(self.records)
 
-    def run(self, report: Report | None = None, folder: RunFolder | None = None, asked: Asked | None = None):
+    def run(
+        self, report: Report | None = None, folder: RunFolder | None = None, asked: Asked | None = None
+    ) -> TrainResult:
         """Train to the end, or from where a run was left to the end; as `train`."""
         random = self._begin(folder) if folder else None
         batches = self.inputs.after(self.iteration)
