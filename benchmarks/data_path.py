@@ -36,7 +36,7 @@ RESULT = Path(__file__).resolve().parents[1] / "results" / "data_path.json"
 PEOPLE, IMAGES, HEIGHT, WIDTH = 16, 4, 256, 128
 BATCH = PEOPLE * IMAGES
 FIRST_PASS = 47  # batches; with the first one, an epoch of 767 people
-LATER = {"reidlab": 384, "torchreid": 12}  # batches a round
+LATER = {"reidlab": 96, "torchreid": 12}  # batches a round, about as long as each other
 Batches = Iterator[int]  # images of each batch as it is made
 
 

@@ -193,7 +193,8 @@ class Training:
         """One iteration, with the rows that are due after it."""
         self.iteration += 1
         terms, features, labels = self.step(images, labels, self.iteration, self.chance)
-        self.running.append({name: float(value) for name, value in terms.items()})
+        values = torch.stack(list(terms.values())).tolist()
+        self.running.append(dict(zip(terms, values, strict=True)))
         self._seen += len(labels)
         if self.average:
             self.average.update(self.model)

@@ -81,8 +81,10 @@ class Step:
         """Compute the loss and lead it backward to `outputs`, or through them to the weights."""
         check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
         terms = self.model.loss(outputs, labels, chance)
-        check_finite(terms, iteration)
-        self.scaler.scale(torch.stack(list(terms.values())).sum()).backward()
+        total = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(total.detach()):  # one look for all: each look waits for the GPU
+            check_finite(terms, iteration)
+        self.scaler.scale(total).backward()
         return terms
 
     def _whole(self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator):
