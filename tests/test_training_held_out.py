@@ -10,11 +10,11 @@ import pytest
 import torch
 from conftest import Colours
 
-from reidlab.data.records import Record, Splits
+from reidlab.data.records import Record, Splits, fingerprint
 from reidlab.errors import CollapseError, WorkerError
 from reidlab.features import evaluate_model
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
-from reidlab.training.held_out import Lookout, fingerprint, hold_out
+from reidlab.training.held_out import Lookout, hold_out
 from reidlab.training.inputs import _named
 
 WATCHED = {"identities_per_batch": 3, "images_per_identity": 2, "iterations": 9, "log_every": 3, "evaluate_every": 3}

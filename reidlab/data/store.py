@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import mmap
 import os
@@ -19,14 +18,13 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from reidlab.data.records import Record
+from reidlab.data.records import Record, fingerprint
 from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
 from reidlab.files import check_writable, usual_mode
 
 FORMAT = "reidlab pixels 1"
 _PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
-_SAMPLES = 4  # images whose pixels are part of a fingerprint
 _HELD = 1 << 32  # set in the mark of an image that is there; the lower 32 bits are its checksum
 
 
@@ -153,39 +151,6 @@ class PixelStore:
             if there != size:
                 raise DataError(f"{self.file}: got {there} bytes, expected {size}; delete the file, it is made anew")
             return mmap.mmap(file.fileno(), size)
-
-
-def fingerprint(records: Sequence[Record]) -> str:
-    """Return a number by which a list of records is recognised: names, identities and the pixels of a few images.
-
-    Names alone would not do: every data set in CUHK03's format has the same ones. Where the data lies does not count.
-
-    Args:
-        records: in their order, at least one.
-
-    Returns:
-        64 hexadecimal digits.
-
-    Raises:
-        DataError: one of the few images cannot be read.
-
-    Example:
-        >>> class Grey:
-        ...     def __init__(self, value):
-        ...         self.value = value
-        ...     def load(self, name):
-        ...         return np.full((160, 60, 3), self.value, np.uint8)
-        >>> dark, light = ([Record("a", 5, 1, Grey(value))] for value in (10, 200))
-        >>> fingerprint(dark) == fingerprint(light)
-        False
-    """
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(json.dumps([record.image, record.pid]).encode())
-    for index in np.unique(np.linspace(0, len(records) - 1, _SAMPLES).round().astype(int)).tolist():
-        image = np.ascontiguousarray(records[index].load())
-        digest.update(f"{image.shape}".encode() + image.tobytes())
-    return digest.hexdigest()
 
 
 def _mark(pixels: Tensor) -> int:

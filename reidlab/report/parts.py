@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from reidlab import plots
-from reidlab.data.records import Splits
+from reidlab.data.records import Splits, fingerprint
 from reidlab.distances import pairwise
 from reidlab.report import page as html
 from reidlab.report.finish import LEVEL, Judged, RunFiles
 from reidlab.training.config import READS, TrainConfig
-from reidlab.training.held_out import fingerprint
 
 QUERIES, RESULTS = 4, 8
 """Queries in each of the two galleries, and gallery images of each query."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -93,19 +92,3 @@ class Lookout:
         number = len({record.pid for record in self.watched.query})
         row = {"iteration": iteration, "people": people, "identities": number, "rank1": found.rank1}
         return row | {"mean_ap": found.mean_ap, "chance_mean_ap": found.chance["mean_ap"]}
-
-
-def fingerprint(records: Sequence[Record]) -> str:
-    """Sum up a training set: names, identities and cameras of all images, pixels of some.
-
-    Returns:
-        16 hexadecimal digits, the same wherever the folder lies.
-    """
-    import hashlib
-
-    digest = hashlib.sha256()
-    for record in records:
-        digest.update(f"{record.image}\t{record.pid}\t{record.camid}\n".encode())
-    for record in records[:: max(1, len(records) // 16)]:
-        digest.update(record.load().tobytes())
-    return digest.hexdigest()[:16]

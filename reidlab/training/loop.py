@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.data.dataset import class_labels
-from reidlab.data.records import Splits
+from reidlab.data.records import Splits, fingerprint
 from reidlab.errors import CollapseError, WorkerError
 from reidlab.models import MODELS, Model, RelativeDistanceNet
 from reidlab.progress import progress
@@ -23,7 +23,7 @@ from reidlab.ranks import Ranks
 from reidlab.signals import Asked, finish_first
 from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import READS, TrainConfig
-from reidlab.training.held_out import Lookout, fingerprint, hold_out
+from reidlab.training.held_out import Lookout, hold_out
 from reidlab.training.inputs import Augment, Inputs
 from reidlab.training.machine import memory_mb
 from reidlab.training.optimizing import new_optimizer, new_schedule

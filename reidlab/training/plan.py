@@ -128,7 +128,8 @@ class Plan:
         text = f"{config.learning_rate:g}"
         if config.backbone_rate != 1:
             text += f" for new layers, {config.learning_rate * config.backbone_rate:g} for the backbone"
-        text += f"; warm-up of {self.warmup:,} iterations, then " if self.warmup else "; no warm-up, "
+        rise = f"; warm-up of {self.warmup:,} iteration{'s' * (self.warmup > 1)}, then "
+        text += rise if self.warmup else "; no warm-up, "
         if config.schedule == "cosine":
             return text + "half a cosine down to 0"
         return text + f"× {config.decay:g} after iterations {', '.join(f'{place:,}' for place in self.drops)}"
@@ -156,7 +157,7 @@ class Plan:
         looks = f"{self.evaluations:,} evaluations, " if self.evaluations else ""
         return (
             f"{duration_text(self.seconds)}, from {pieces}; begun now, it ends on {end:%Y-%m-%d at %H:%M}. Left out: "
-            f"{looks}last.pt written {self.writes:,} times, the scores at the end"
+            f"{looks}writing last.pt (× {self.writes:,}), the scores at the end"
         )
 
 
@@ -196,12 +197,12 @@ def plan(
         trial = try_steps(training, memory, steps) if steps else None
         return _collect(config, training, memory, trial, cache, workers)
     finally:
+        restore_random(before)
         training = None  # what it took is free again before the run begins
         gc.collect()
-        if device.startswith("cuda"):
+        if device.startswith("cuda") and torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        restore_random(before)
 
 
 def _collect(

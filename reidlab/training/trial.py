@@ -30,6 +30,8 @@ _SHORTAGE = re.compile("out of memory|not enough memory|can't allocate memory|ca
 class StepMemory:
     """Bytes that one step of training takes in one process: an estimate from below.
 
+    A step of the papers' presets on a CPU took 1.04 to 1.21 times as much: benchmarks/preset_steps.py.
+
     Args:
         weights: parameters and buffers, with the moving average of them if there is one.
         gradients: of the weights that are trained.
