@@ -41,6 +41,8 @@ class Ranks:
     Example:
         >>> Ranks().is_first, Ranks().gather(torch.ones(2, 3)).shape
         (True, torch.Size([2, 3]))
+
+    Taught in: notebooks/06_training.ipynb
     """
 
     rank: int = 0

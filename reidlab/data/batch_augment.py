@@ -50,6 +50,7 @@ class BatchAugmentation:
 
     Source: crop: Luo et al. 2019; zoom: Zhang et al. 2020; erasing: Zhong et al., "Random erasing data augmentation",
     2017, algorithm 1.
+    Taught in: notebooks/06_training.ipynb
     """
 
     def __init__(

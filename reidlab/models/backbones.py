@@ -189,6 +189,8 @@ def load_resnet50_weights(backbone: nn.Module, weights: str | os.PathLike[str]) 
         >>> torch.save(torchvision_models.resnet50(weights=None).state_dict(), file)
         >>> load_resnet50_weights(ResNet50Backbone(), file)
         265
+
+    Taught in: notebooks/06_training.ipynb
     """
     state = _torchvision_state() if weights == "torchvision" else read_state_dict(weights)
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}

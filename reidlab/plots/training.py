@@ -86,6 +86,8 @@ def training_curves(rows: Sequence[Row], columns: Sequence[str] | None = None) -
         >>> rows = [{"iteration": i, "triplet": 1 / i, "learning_rate": 0.1 * i} for i in (1, 2)]
         >>> training_curves(rows)[1]
         'Figure: training, iterations 1 to 2. triplet from 1 to 0.5; learning rate from 0.1 to 0.2, highest at 2.'
+
+    Taught in: notebooks/06_training.ipynb
     """
     rows = [row for row in rows if _kind(row) == "train"]
     if not rows:
@@ -157,6 +159,8 @@ def evaluation_curve(rows: Sequence[Row]) -> tuple[Figure, str]:
         >>> row = {"iteration": 5, "people": "held-out", "identities": 9}
         >>> evaluation_curve([{**row, "rank1": 0.5, "mean_ap": 0.4, "chance_mean_ap": 0.125}])[1]
         'Figure: scores on 9 held-out people. rank-1 0.500 at 5; mAP 0.400 at 5 (chance 0.125).'
+
+    Taught in: notebooks/06_training.ipynb
     """
     rows = [row for row in rows if _kind(row) == "evaluation"]
     if not rows:

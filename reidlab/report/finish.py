@@ -97,6 +97,8 @@ def finish_run(
         >>> finish_run("runs/none", Splits("none", "as given", "none", [], [], []))
         Traceback (most recent call last):
         FileNotFoundError: runs/none: no such run folder; train with run= (or `reidlab train --out`) to make one
+
+    Taught in: notebooks/06_training.ipynb
     """
     folder = Path(run)
     files, chosen = _from_first(ranks, lambda: (read_run(folder), (folder / "best.pt").is_file()))

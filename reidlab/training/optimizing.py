@@ -70,6 +70,8 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch
         ...     rate.step()
         >>> rates
         [0.33, 0.67, 1.0, 1.0, 0.1, 0.1, 0.01, 0.01]
+
+    Taught in: notebooks/06_training.ipynb
     """
     total = config.iterations
     warm = max(1, round(config.warmup * total)) if config.warmup else 0

@@ -187,6 +187,8 @@ def plan(
         ValueError: what `train` would refuse at its beginning, or fewer than 0 steps.
         OSError: a step does not fit into memory; the message proposes a `chunk`.
         FloatingPointError: NaN or infinity in a trial step.
+
+    Taught in: notebooks/06_training.ipynb
     """
     if steps < 0:
         raise ValueError(f"steps={steps}: expected 0 or more")

@@ -51,6 +51,8 @@ def preflight(
         ValueError: no query has a right image in the gallery, or what `train` would refuse at its beginning.
         OSError: too little free space or memory; the message says how much is needed and how much there is.
         FloatingPointError: NaN or infinity in a trial step.
+
+    Taught in: notebooks/06_training.ipynb
     """
     parts = (data.train, data.query, data.gallery)
     opened = _open_some(parts, every_image)

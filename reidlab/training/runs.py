@@ -43,6 +43,8 @@ class RunFolder:
         >>> folder.add({"kind": "train", "iteration": 25, "triplet": 0.3})
         >>> folder.rows()
         [{'kind': 'train', 'iteration': 25, 'triplet': 0.3}]
+
+    Taught in: notebooks/06_training.ipynb
     """
 
     def __init__(

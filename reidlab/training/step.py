@@ -36,6 +36,7 @@ class Step:
 
     Source: gradient caching: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup",
     2021.
+    Taught in: notebooks/06_training.ipynb
     """
 
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, config: TrainConfig, ranks: Ranks = Ranks()):
