@@ -17,7 +17,7 @@ from reidlab.models import Model
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 
-SEEN = (20, 100)
+SEEN = (25, 100)
 """With nobody held out, a tenth of the people seen in training are looked at, within these numbers of them."""
 AFTER = 0.25
 """Share of the run after which a score at chance level, twice in a row, ends it."""
