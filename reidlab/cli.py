@@ -147,6 +147,8 @@ def train(
     from reidlab.ranks import joined, local_device
     from reidlab.training import TrainConfig, parse_settings
 
+    if dry_run and resume:
+        raise ValueError("got --dry-run and --resume, expected one of them: a dry run plans a run from its beginning")
     where = local_device(str(find_device(device)))
     config = TrainConfig.preset(preset, **parse_settings(settings or []))
     run = out or Path("runs", "-".join(filter(None, (preset, box))))
@@ -183,11 +185,16 @@ def _train_into(
         _say(ranks, line)
     try:
         result = fit(config, data, device, workers, report=_print_row, run=folder, ranks=ranks, cache=cache)
+        _say(
+            ranks,
+            f"trained {config.iterations:,} iterations, {result.epochs:.1f} epochs, {result.seconds:.0f} s: {run}",
+        )
+        finished = finish_run(run, data, device, workers, ranks)
     except KeyboardInterrupt:
-        _say(ranks, f"interrupted: {folder.last} is written; the same command with --resume goes on")
+        there = f"{folder.last} is written" if folder.last.exists() else "nothing was saved yet"
+        _say(ranks, f"interrupted: {there}; the same command with --resume goes on")
         raise typer.Exit(130) from None
-    _say(ranks, f"trained {result.epochs:.1f} epochs in {result.seconds:.0f} s: {run}")
-    for name, scores in finish_run(run, data, device, workers, ranks).items():
+    for name, scores in finished.items():
         _say(ranks, f"{data.title}, {name}.pt: {_score_line(scores)}")
     _say(ranks, f"report: {run / 'report.html'}")
 

@@ -50,9 +50,10 @@ class Asked:
 
 @contextlib.contextmanager
 def finish_first() -> Iterator[Asked]:
-    """Note a first Ctrl-C or SIGTERM instead of stopping in the middle; a second one interrupts at once.
+    """Note a first Ctrl-C or SIGTERM instead of stopping in the middle; one that comes later interrupts at once.
 
-    Only the main thread can choose how signals are taken; elsewhere this does nothing.
+    Signals within a second are one: job queues send theirs to a process and to the one that started it, which hands
+    it on. Only the main thread can choose how signals are taken; elsewhere this does nothing.
 
     Yields:
         What says whether an end was asked for; whoever uses it looks now and then.
@@ -67,9 +68,13 @@ def finish_first() -> Iterator[Asked]:
     """
     asked = Asked()
 
+    first = 0.0
+
     def note(*_: Any) -> None:
-        if asked.to_end:
+        nonlocal first
+        if asked.to_end and time.monotonic() > first + 1:
             raise KeyboardInterrupt
+        first = first or time.monotonic()
         asked.to_end = True
 
     before: dict[int, Any] = {}

@@ -103,6 +103,18 @@ def test_torchrun_hands_every_option_on(command):
         assert parsed.training_script_args == [command, name, "value"]
 
 
+def test_ctrl_c_at_the_scores_says_that_resume_takes_them(market, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("reidlab.report.finish_run", interrupt)
+    stopped = run("train", market, "--out", tmp_path / "run", *SMALL)
+    assert stopped.exit_code == 130 and "the same command with --resume goes on" in stopped.output
+    monkeypatch.undo()
+    on = run("train", market, "--out", tmp_path / "run", "--resume", *SMALL)
+    assert on.exit_code == 0 and "last.pt: rank-1" in on.output
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(market, tmp_path):
     planned = run("train", market, "--out", tmp_path / "run", "--dry-run", *SMALL)
     assert planned.exit_code == 0, planned.output
@@ -136,6 +148,7 @@ def test_the_shipped_weights_find_people_of_one_colour(market, tmp_path):
         (["evaluate", ".", "--format", "folder", "--split", "3"], "are for CUHK03"),
         (["train", ".", "--format", "market1501", "--preset", "desktop"], "expected one of laptop"),
         (["train", ".", "--format", "market1501", "--set", "lr=1"], "unknown setting lr"),
+        (["train", ".", "--format", "market1501", "--dry-run", "--resume"], "expected one of them"),
         (["evaluate", ".", "--format", "mars"], "expected cuhk03, market1501 or folder"),
         (["evaluate", "no-such-folder", "--box", "labeled"], "no-such-folder"),
         (["train", ".", "--format", "market1501", "--set", "iterations"], "expected NAME=VALUE"),

@@ -101,7 +101,7 @@ def test_half_precision_chunks_averages_and_processes_change_the_estimate(colour
     chunked = memory(chunk=4, average=0.9)
     assert chunked.images == 4 and chunked.weights == 2 * usual.weights
     assert chunked.total == usual.total - 4 * usual.per_image + usual.weights
-    other = memory(Ranks(1, 2), chunk=99, optimizer="sgd", momentum=0.0)
+    other = memory(Ranks(1, 2), optimizer="sgd", momentum=0.0)
     assert other.images == 4 and other.optimizer == 0
 
 

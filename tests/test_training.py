@@ -224,6 +224,20 @@ def test_damaged_checkpoints_give_one_clear_error(tmp_path, colours, trained, da
         load_checkpoint(tmp_path / "absent.pt")
 
 
+class Harmful:
+    def __reduce__(self):
+        return (Path.touch, (Path("harm"),))
+
+
+def test_a_checkpoint_that_carries_code_is_refused_and_does_nothing(tmp_path, colours, trained, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = save_checkpoint(tmp_path / "last.pt", trained, colours)
+    torch.save(torch.load(path, weights_only=True) | {"version": Harmful()}, path)
+    with pytest.raises(DataError, match=r"last\.pt: damaged, or not a checkpoint"):
+        load_checkpoint(path)
+    assert not (tmp_path / "harm").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -327,6 +341,7 @@ def test_settings_are_checked():
     ("texts", "values"),
     [
         (["flip=true", "spread=false"], {"flip": True, "spread": False}),
+        (["steps="], {"steps": ()}),
         (["flip=False", "spread=TRUE"], {"flip": False, "spread": True}),
         (["stripes=4", "stripes=8"], {"stripes": 8}),
         (["precision=bfloat16", "average=0"], {"precision": "bfloat16", "average": 0.0}),

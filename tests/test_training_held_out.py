@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
+import signal
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -13,9 +16,10 @@ from conftest import Colours
 from reidlab.data.records import Record, Splits, fingerprint
 from reidlab.errors import CollapseError, WorkerError
 from reidlab.features import evaluate_model
-from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
+from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.held_out import Lookout, hold_out
-from reidlab.training.inputs import _named
+from reidlab.training.inputs import worker_lost
+from reidlab.training.step import Step
 
 WATCHED = {"identities_per_batch": 3, "images_per_identity": 2, "iterations": 9, "log_every": 3, "evaluate_every": 3}
 
@@ -166,20 +170,52 @@ class Deadly(Colours):
         return super().load(name)
 
 
-def test_a_worker_that_dies_is_one_line(colours):
-    def batches():
-        raise RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly")
-        yield
+def test_a_worker_that_dies_during_a_step_is_one_line(colours, monkeypatch):
+    """torch reports it from a signal handler, wherever the main process is."""
 
+    def lost(*_):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+    monkeypatch.setattr(Step, "_whole", lost)
     with pytest.raises(WorkerError, match=r"a process that reads images was lost \(DataLoader worker .* fewer workers"):
-        next(_named(batches()))
-    with pytest.raises(RuntimeError, match=r"^something else$"):
-        next(_named(iter_error()))
+        train(TrainConfig.preset("smoke"), colours)
+    assert worker_lost(RuntimeError("something else")) is None
 
 
-def iter_error():
-    raise RuntimeError("something else")
-    yield
+def test_workers_that_end_with_the_run_are_an_interruption(colours, monkeypatch, tmp_path):
+    """A job queue sends SIGTERM to all processes of a run."""
+    usual = Step._whole
+
+    def lost(self, images, labels, iteration, chance):
+        if iteration == 4:
+            signal.raise_signal(signal.SIGTERM)
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+        return usual(self, images, labels, iteration, chance)
+
+    monkeypatch.setattr(Step, "_whole", lost)
+    with pytest.raises(KeyboardInterrupt):
+        train(TrainConfig.preset("smoke", save_every=2), colours, run=RunFolder(tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run" / "last.pt")[1]["iteration"] == 2
+
+
+def test_workers_leave_ctrl_c_to_the_process_that_trains(colours):
+    inputs = Training(TrainConfig.preset("smoke", iterations=4), colours, workers=1).inputs
+    batches = inputs.after(0)
+    next(batches)
+    worker = next(iter(multiprocessing.active_children()))
+    os.kill(worker.pid, signal.SIGINT)
+    time.sleep(0.5)
+    assert worker.is_alive()
+    assert len(next(batches)[1]) == 8
+
+
+def test_where_workers_cannot_share_memory_they_need_a_file(colours, monkeypatch, tmp_path):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])
+    with pytest.raises(
+        ValueError, match="workers=2: on this system workers cannot share images in memory; give a cache"
+    ):
+        Training(TrainConfig.preset("smoke"), colours, workers=2)
+    Training(TrainConfig.preset("smoke"), colours, workers=2, cache=tmp_path / "pixels")
 
 
 def test_a_worker_that_really_dies(colours, tmp_path):

@@ -78,8 +78,24 @@ def test_people_are_dealt_out_whole(colours):
         assert [index for part in parts for index in part] == batch
         pids = [{colours.train[index].pid for index in part} for part in parts]
         assert all(len(own) == 2 for own in pids) and len(set.union(*pids)) == 6
+    uneven = TrainConfig(identities_per_batch=4, images_per_identity=2, chunk=3)
+    with pytest.raises(ValueError, match="chunk=3 leaves one image of 4 by itself"):
+        Training(uneven, colours, ranks=Ranks(0, 2))
     with pytest.raises(ValueError, match=r"identities_per_batch=6 cannot be shared by 4 processes .* set it to 4"):
         Training(config, colours, ranks=Ranks(0, 4))
+
+
+@pytest.mark.parametrize(("augmentation", "alike"), [("light", False), ("street", False), ("crop", False)])
+def test_processes_do_not_draw_the_same_for_their_images(augmentation, alike, colours):
+    config = TrainConfig(identities_per_batch=2, images_per_identity=2, augmentation=augmentation)
+    grey = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    drawn = []
+    for rank in (0, 1):
+        inputs = Training(config, colours, ranks=Ranks(rank, 2)).inputs
+        kept = inputs.dataset.store.height, inputs.dataset.store.width
+        pictures = torch.nn.functional.interpolate(grey.float(), kept).byte()
+        drawn.append(inputs._changed(pictures))
+    assert torch.equal(*drawn) is alike
 
 
 def test_a_run_of_two_processes_is_gone_on_with_by_two(together):

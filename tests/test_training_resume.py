@@ -1,18 +1,22 @@
 """Runs that are interrupted and gone on with end in the same numbers, bit for bit."""
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from reidlab.errors import DataError
-from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
+from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
+from reidlab.training.step import Step
 
 SMALL = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 8, "log_every": 3, "save_every": 4}
 KINDS = {
@@ -114,12 +118,15 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
         assert time.monotonic() < deadline
     victim.send_signal(signal.SIGKILL)
     assert victim.wait(30) == -signal.SIGKILL
+    victim.stdout.close()
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 6  # two of them after the last checkpoint, which is of iteration 4
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(rows) + '\n{"iteration": 7, "trip')  # a half-written line
     rest = start(tmp_path / "run", "--resume").communicate(timeout=120)[0].splitlines()
     assert rest[0] == "5" and rest[-1] == whole
-    iterations = [json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    iterations = [
+        json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert iterations == list(range(1, 13))
 
 
@@ -172,7 +179,9 @@ def test_other_settings_or_data_are_refused(begun, colours):
         go_on(begun, dataclasses.replace(colours, train=renamed))
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "a model alone", "config.json", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "text", "a model alone", "another run's", "optimizer", "random", "config.json", "metrics.jsonl"]
+)
 def test_damaged_files_give_one_clear_line(begun, colours, damage):
     last = begun / "last.pt"
     if damage == "cut":
@@ -183,17 +192,22 @@ def test_damaged_files_give_one_clear_line(begun, colours, damage):
         content = torch.load(last, weights_only=True)
         del content["progress"]
         torch.save(content, last)
-    else:
-        (begun / damage).write_text("{\n{")
+    elif damage.endswith(("json", "jsonl")):
+        (begun / damage).write_text("{\n{" if damage == "config.json" else '{"iteration": 1}\n[1]\n{"iteration": 3}\n')
+    elif damage == "another run's":
+        other = train(settings("light", seed=5), colours, run=RunFolder(begun.parent / "other"))
+        last.write_bytes((begun.parent / "other" / "last.pt").read_bytes())
+        assert other.config.seed == 5
+    elif damage in ("optimizer", "random"):
+        content = torch.load(last, weights_only=True)
+        content["progress"][damage] = {} if damage == "optimizer" else []
+        torch.save(content, last)
     name = damage if damage.endswith(("json", "jsonl")) else "last.pt"
     with pytest.raises(DataError, match=rf"{name}: "):
         go_on(begun, colours)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(colours, tmp_path, monkeypatch):
-    import errno
-    from pathlib import Path
-
     write, written = Path.write_bytes, []
 
     def full_the_second_time(self, data):
@@ -211,8 +225,59 @@ def test_a_full_disk_leaves_the_checkpoint_before(colours, tmp_path, monkeypatch
     assert same(rest, train(settings("light"), colours))
 
 
+def test_a_full_disk_is_named_by_the_log_as_well(colours, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+
+    class Full(type(run.metrics)):
+        def open(self, *_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    run.metrics = Full(run.metrics)
+    with pytest.raises(OSError, match=r"metrics\.jsonl: not written \(No space left on device\); make room there"):
+        train(settings("light"), colours, run=run)
+
+
 def test_an_exploding_run_says_which_checkpoint_is_left(colours, tmp_path):
     config = settings("light", iterations=60, learning_rate=1e6, warmup=0.3, weight_decay=1e6, save_every=1)
-    with pytest.raises(FloatingPointError, match=r"iteration \d+: .*\(.*last\.pt is from iteration \d+\)"):
+    with pytest.raises(FloatingPointError, match=r"iteration \d+: .*\(.*last\.pt is from iteration \d+\)") as error:
         train(config, colours, run=RunFolder(tmp_path / "run"))
-    load_checkpoint(tmp_path / "run" / "last.pt")
+    model, content = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    first = re.search(r"iteration (\d+): ", str(error.value))[1]
+    assert content["iteration"] < int(first)
+
+
+def test_weights_that_are_lost_are_not_saved(colours, tmp_path, monkeypatch):
+    """The loss of a step is finite, and its weights are not: the file before stays."""
+    usual = Step.__call__
+
+    def lost(self, images, labels, iteration, chance):
+        found = usual(self, images, labels, iteration, chance)
+        if iteration == 4:
+            next(self.model.parameters()).detach().fill_(float("nan"))
+        return found
+
+    monkeypatch.setattr(Step, "__call__", lost)
+    with pytest.raises(FloatingPointError, match=r"iteration 4: NaN .* in backbone.*last\.pt is from iteration 2\)"):
+        train(settings("light", save_every=2), colours, run=RunFolder(tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run" / "last.pt")[1]["iteration"] == 2
+
+
+def test_the_best_survives_an_interruption(colours, tmp_path):
+    """With a rate this high the score falls after a while; what was best before the interruption stays the best."""
+    config = settings("crop, steps, held out", iterations=12, evaluate_every=2, learning_rate=0.05, seed=1)
+    whole = train(config, colours, run=RunFolder(tmp_path / "whole"))
+    best = max(whole.evaluations, key=lambda row: row["mean_ap"])["iteration"]
+    assert best < 12
+    interrupted(config, colours, tmp_path / "run", next(i for i in (3, 6, 9) if i >= best))
+    train(config, colours, run=RunFolder(tmp_path / "run", resume=True))
+    kept = [load_checkpoint(tmp_path / name / "best.pt")[1] for name in ("whole", "run")]
+    assert kept[0]["iteration"] == kept[1]["iteration"] == best and kept[0]["held_out"] == kept[1]["held_out"]
+
+
+def test_alarms_count_on_after_an_interruption(colours, tmp_path):
+    training = Training(settings("crop, steps, held out"), colours)
+    training.watch.rows, training.lookout.at_chance = 1, 1
+    again = Training(settings("crop, steps, held out"), colours)
+    again.restore(training.state())
+    assert (again.watch.rows, again.lookout.at_chance) == (1, 1)

@@ -151,8 +151,9 @@ def test_the_papers_presets_train_in_small(name, colours):
         ({"batch_norm": "synced", "model": "rga"}, "batch_norm='synced' with model='rga'"),
         ({"decay_all": 1}, "decay_all=1: expected True or False"),
         ({"chunk": -1}, "chunk=-1: expected a whole number from 0"),
-        ({"chunk": 21}, "chunk=21 leaves one image of a batch of 64 by itself"),
+        ({"chunk": 21}, "chunk=21 leaves one image of 64 by itself"),
         ({"chunk": 1}, "chunk=1 leaves one image"),
+        ({"chunk": 64}, "chunk=64: a process has 64 images of a batch at a time anyway"),
     ],
 )
 def test_settings_that_would_change_nothing_or_mean_nothing_are_refused(settings, message):

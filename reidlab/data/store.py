@@ -141,7 +141,7 @@ class PixelStore:
                 message = f"{_gigabytes(size)} of memory for {len(self)} images: {error.strerror}; keep them in a file"
                 raise OSError(error.errno, message) from None
         header = {"format": FORMAT, "images": len(self), "height": self.height, "width": self.width}
-        header["fingerprint"] = fingerprint(self.records)
+        header["fingerprint"] = fingerprint(self.records, looked_at=4)
         check_writable(self.file)
         if not self.file.exists():
             _make_file(self.file, header, size)

@@ -316,7 +316,7 @@ def _as_set(value: Any) -> str:
         ('6,4,2', 'true', 'none', 'cosine', '0.333333')
     """
     if isinstance(value, tuple):
-        return ",".join(map(_as_set, value)) or "(empty)"
+        return ",".join(map(_as_set, value)) or "()"
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)

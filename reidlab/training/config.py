@@ -237,12 +237,7 @@ class TrainConfig:
             raise ValueError(
                 "batch_norm='synced' with model='rga': attention normalises by hand, each process by itself"
             )
-        batch = self.identities_per_batch * self.images_per_identity
-        if self.chunk == 1 or (1 < self.chunk < batch and batch % self.chunk == 1):
-            raise ValueError(
-                f"chunk={self.chunk} leaves one image of a batch of {batch} by itself, where batch norm needs two; "
-                "choose another number"
-            )
+        check_chunk(self.chunk, self.identities_per_batch * self.images_per_identity)
         self._check_several()
         self._refuse_unread()
 
@@ -309,6 +304,27 @@ class TrainConfig:
         return "\n".join(f"{f.name:<{width}}  {getattr(self, f.name)}" for f in dataclasses.fields(self))
 
 
+def check_chunk(chunk: int, images: int) -> None:
+    """Refuse a chunk that changes nothing, or that leaves an image by itself.
+
+    Args:
+        chunk: images at a time, 0 for all.
+        images: that a process has of each batch.
+
+    Raises:
+        ValueError: the message says what to choose.
+
+    Example:
+        >>> check_chunk(32, 64)
+    """
+    if chunk and chunk >= images:
+        raise ValueError(f"chunk={chunk}: a process has {images} images of a batch at a time anyway; leave it out")
+    if chunk == 1 or (chunk and images % chunk == 1):
+        raise ValueError(
+            f"chunk={chunk} leaves one image of {images} by itself, where batch norm needs two; choose another number"
+        )
+
+
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """Read NAME=VALUE texts from a command line into values of the settings' types.
 
@@ -335,7 +351,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
         elif name in SEVERAL:
             kind = SEVERAL[name]
             try:
-                values[name] = tuple(kind(one) for one in value.split(","))
+                values[name] = () if value in ("", "()") else tuple(kind(one) for one in value.split(","))
             except ValueError:
                 usual = ",".join(map(str, default or (0.5, 0.75)))
                 raise ValueError(f"{name}={value}: expected commas between {kind.__name__}s, such as {usual}") from None

@@ -78,8 +78,9 @@ class Lookout:
         Raises:
             CollapseError: after a quarter of the run, scores were at chance level twice in a row.
         """
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ChanceLevelWarning)  # said once, at the end of this function
+        devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
+        with torch.random.fork_rng(devices), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ChanceLevelWarning)  # one such score early on means nothing
             found = evaluate_model(model, self.watched, device=self.device, workers=self.workers, ranks=self.ranks)
         self.at_chance = self.at_chance + 1 if found.at_chance and iteration >= AFTER * self.config.iterations else 0
         if self.at_chance >= 2:

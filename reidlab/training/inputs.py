@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -18,9 +21,11 @@ from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
 from reidlab.errors import WorkerError
 from reidlab.ranks import Ranks
-from reidlab.training.config import TrainConfig
+from reidlab.training.config import TrainConfig, check_chunk
 
 Augment = Callable[[Tensor], Tensor]
+RANK_STRIDE = 1_000_003
+"""Between the seeds of two processes, where each draws for its own images."""
 SHIFTS = {"mirror": "none", "crop": "crop", "zoom": "zoom"}
 """What `BatchAugmentation` calls the shifts of these augmentations."""
 
@@ -68,7 +73,8 @@ class Inputs:
             )
         self.device, self.ranks = device, ranks
         self.sampler = new_sampler(config, records, ranks)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        stride = RANK_STRIDE * ranks.rank if config.augmentation == "street" else 0
+        self.generator = torch.Generator().manual_seed(config.seed + stride)
         self.augment, kept = _augmentation(config, size, self.generator, border)
         self.augment = augment or self.augment
         stored = config.augmentation == "street" and records[0].load().shape[:2] == kept
@@ -80,6 +86,8 @@ class Inputs:
             num_workers=workers,
             collate_fn=_as_is,
             pin_memory=device.startswith("cuda"),
+            multiprocessing_context=_start_method(workers, self.dataset.store, cache),
+            worker_init_fn=_leave_ctrl_c_alone,
         )
 
     def after(self, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -172,6 +180,7 @@ def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = R
             f"identities_per_batch={wanted} cannot be shared by {ranks.size} processes without cutting one in two; "
             f"set it to {max(1, wanted // ranks.size) * ranks.size}"
         )
+    check_chunk(config.chunk, wanted // ranks.size * config.images_per_identity)
     cameras = [record.camid for record in records] if config.spread else None
     return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed, cameras)
 
@@ -209,13 +218,36 @@ def _named(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
         if not copied or "Original Traceback" not in str(error):
             raise
         raise type(error)(last.strip()) from None
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise WorkerError(
-            f"a process that reads images was lost ({' '.join(str(error).split())[:120]}); it may have needed more "
-            "memory than there is: use fewer workers, or a cache file"
-        ) from None
+
+
+def worker_lost(error: Exception) -> WorkerError | None:
+    """Return what to say if an error is torch's word for a lost worker, which it raises at any place."""
+    if "DataLoader worker" not in str(error):
+        return None
+    return WorkerError(
+        f"a process that reads images was lost ({' '.join(str(error).split())[:120]}); it may have needed more "
+        "memory than there is: use fewer workers, or a cache file"
+    )
+
+
+def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLike[str] | None) -> str | None:
+    """Choose how workers are started: by fork, they fill one store in memory.
+
+    Raises:
+        ValueError: a system without fork, where each worker would keep a store of its own.
+    """
+    if not workers or (sys.platform != "darwin" and "fork" in multiprocessing.get_all_start_methods()):
+        return "fork" if workers else None
+    if store is not None and cache is None:
+        raise ValueError(
+            f"workers={workers}: on this system workers cannot share images in memory; give a cache file, or workers=0"
+        )
+    return None
+
+
+def _leave_ctrl_c_alone(_: int) -> None:
+    """Leave Ctrl-C, which reaches all processes of a terminal, to the one that trains; it ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

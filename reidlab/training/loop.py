@@ -6,7 +6,9 @@ import copy
 import itertools
 import os
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits, fingerprint
-from reidlab.errors import CollapseError, WorkerError
+from reidlab.errors import CollapseError, DataError, WorkerError
 from reidlab.models import MODELS, Model, RelativeDistanceNet
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
@@ -24,7 +26,7 @@ from reidlab.signals import Asked, finish_first
 from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.held_out import Lookout, hold_out
-from reidlab.training.inputs import Augment, Inputs
+from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs, worker_lost
 from reidlab.training.machine import memory_mb
 from reidlab.training.optimizing import new_optimizer, new_schedule
 from reidlab.training.randomness import random_state, restore_random, seed_everything
@@ -99,16 +101,20 @@ def train(
     Taught in: notebooks/00_start_here.ipynb
     """
     training = Training(config, data, device, workers, augment, model, ranks, cache)
-    if run is None:
-        return training.run(report)
-    with finish_first() as asked:
+    with finish_first() if run else nullcontext() as asked:
         try:
             return training.run(report, run, asked)
-        except (CollapseError, FloatingPointError, WorkerError) as error:
+        except (RuntimeError, FloatingPointError) as error:
+            named = worker_lost(error) or error  # torch reports a lost worker wherever the step is just then
+            if isinstance(named, WorkerError) and asked and asked.to_end:  # workers were asked as well, and have ended
+                raise KeyboardInterrupt from None
+            if run is None or not isinstance(named, (CollapseError, FloatingPointError, WorkerError)):
+                raise named from None
             there = f"{run.last} is from iteration {training.saved}" if training.saved else "nothing was saved before"
-            raise type(error)(f"{error} ({there})") from None
+            raise type(named)(f"{named} ({there})") from None
         finally:
-            run.close()
+            if run:
+                run.close()
 
 
 class Training:
@@ -137,8 +143,10 @@ class Training:
                 f"the model tells {model.arguments['num_classes']} identities apart, the data has {len(labels)} to "
                 "train on: make a new network, and copy the weights of its backbone"
             )
-        self.model = _placed(model or new_model(config, len(labels)), config, device)
+        self.model = _placed(model or new_model(config, len(labels)), config, device, ranks)
         self.average = _Average(self.model, config.average) if config.average else None
+        if config.augmentation == "light" and ranks.rank:
+            torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
         size, border = (self.model.height, self.model.width), getattr(data, "border", 0.0)
         self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment, border)
         self.optimizer = new_optimizer(self.model, config)
@@ -151,6 +159,7 @@ class Training:
         self.evaluations: list[dict[str, Any]] = []
         self.running: list[dict[str, float]] = []
         self.iteration, self.saved, self.best, self.seconds = 0, 0, -1.0, 0.0
+        self._clock, self._seen = time.perf_counter(), 0
 
     @property
     def epochs(self) -> float:
@@ -205,7 +214,9 @@ class Training:
             self.running = []
             self._tell("train", self.history[-1])
             self.watch.check(self.history[-1])
-        self.schedule.step()
+        with warnings.catch_warnings():  # a step that float16 skipped is no mistake in the order of calls
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            self.schedule.step()
         if self.lookout and self._due(self.config.evaluate_every):
             self._look()
 
@@ -259,10 +270,23 @@ class Training:
         state = folder.progress() if folder.resume else None
         if folder.resume and folder.writes:
             folder.cut(state["iteration"] if state else -1)
-        return self.restore(state) if state else None
+        random = None
+        if state:
+            try:
+                random = self.restore(state)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise DataError(f"{folder.last}: cannot be gone on with ({reason}); begin a new run") from None
+        found = self.ranks.gather_objects(self.iteration)
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"{folder.path}: the processes found iterations {found} in it; all of them must see one folder"
+            )
+        return random
 
     def _save(self) -> None:
-        """Write last.pt: the model to use, and all that is needed to go on."""
+        """Write last.pt: the model to use, and all that is needed to go on; never one that is lost already."""
+        check_finite(dict(self.model.named_parameters()), self.iteration)
         state = self.state()
         self.saved = self.iteration
         if self.folder:
@@ -319,10 +343,12 @@ def new_model(config: TrainConfig, num_classes: int) -> Model:
     return MODELS[config.model](num_classes, **settings)
 
 
-def _placed(model: Model, config: TrainConfig, device: str) -> Model:
+def _placed(model: Model, config: TrainConfig, device: str, ranks: Ranks) -> Model:
     if config.batch_norm == "synced":
         if not device.startswith("cuda"):
             raise ValueError(f"batch_norm='synced' on {device}: torch has it on GPUs only; use batch_norm='local'")
+        if ranks.size == 1:
+            raise ValueError("batch_norm='synced' with one process: there is nothing to sync; use batch_norm='local'")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(device, memory_format=torch.channels_last).train()
 

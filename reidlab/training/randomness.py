@@ -32,8 +32,8 @@ def random_state(*generators: torch.Generator) -> dict[str, Any]:
 def restore_random(state: dict[str, Any], *generators: torch.Generator) -> None:
     """Bring back what `random_state` returned, into the same generators in the same order."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for number, own in enumerate(state["cuda"][: torch.cuda.device_count()]):  # there may be fewer GPUs than before
+        torch.cuda.set_rng_state(own, number)
     kind, keys, place, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), place, has_gauss, gauss))  # noqa: NPY002
     version, numbers, next_gauss = state["python"]

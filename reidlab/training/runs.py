@@ -27,7 +27,7 @@ class RunFolder:
     """`runs/NAME/`: config.json, metrics.jsonl, TensorBoard's events, last.pt, best.pt.
 
     Args:
-        path: the folder; made if it is missing.
+        path: the folder; made if it is missing. Of several processes, all must see it to go on with a run.
         resume: go on with the run in it; False begins a new one, and refuses a folder that holds one.
         preset: name of the settings that the run began from, for the record.
         writes: False for all but one of several processes: they read, and write nothing.
@@ -54,6 +54,7 @@ class RunFolder:
         self.config, self.metrics = self.path / "config.json", self.path / "metrics.jsonl"
         self.last, self.best = self.path / "last.pt", self.path / "best.pt"
         self._events: Any = None
+        self._own: dict[str, Any] = {}
         begun = [file.name for file in (self.config, self.metrics, self.last, self.best) if file.exists()]
         if resume and not self.config.exists():
             raise FileNotFoundError(f"{self.path}: holds no run to go on with; leave out resume to begin one")
@@ -77,6 +78,7 @@ class RunFolder:
             DataError: a config.json that cannot be read.
         """
         own = {"config": plain("config", dataclasses.asdict(config)), **plain("facts", facts)}
+        self._own = own
         if self.resume:
             self._compare(own)
         if self.resume or not self.writes:
@@ -87,13 +89,12 @@ class RunFolder:
     def _compare(self, own: dict[str, Any]) -> None:
         try:
             there = json.loads(self.config.read_text(encoding="utf-8"))
-            before, data = there["config"], there["data"]
+            before, data = dict(there["config"]), dict(there["data"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self.config}: cannot be read ({error}); begin the run again in another folder") from None
         changed = [
             f"{name}={own['config'].get(name)!r} (it began with {before.get(name)!r})"
-            for name in sorted(before.keys() | own["config"].keys())
-            if before.get(name) != own["config"].get(name) and name not in CHANGEABLE
+            for name in _different(before, own["config"])
         ]
         if changed:
             raise ValueError(f"{self.path}: got other settings, {'; '.join(changed)}; begin a new run with them")
@@ -114,8 +115,12 @@ class RunFolder:
     def add(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl, and its numbers to TensorBoard's events where tensorboard is installed."""
         row = plain("row", row)
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+        try:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            reason = f"{self.metrics}: not written ({error.strerror}); make room there, then go on with resume"
+            raise OSError(error.errno, reason) from None
         writer = self._writer(row["iteration"])
         if writer is not None:
             group = row.get("people", row["kind"])
@@ -132,11 +137,10 @@ class RunFolder:
         for number, line in enumerate(lines, start=1):
             try:
                 found.append(json.loads(line))
-            except ValueError:
+                found[-1]["iteration"]
+            except (ValueError, TypeError, KeyError):
                 if number < len(lines):
-                    raise DataError(
-                        f"{self.metrics}: line {number} is not JSON; the file was changed by hand"
-                    ) from None
+                    raise DataError(f"{self.metrics}: line {number} is no row; the file was changed by hand") from None
         return found
 
     def cut(self, iteration: int) -> None:
@@ -164,6 +168,11 @@ class RunFolder:
         content = read_checkpoint(self.last)
         if "progress" not in content:
             raise DataError(f"{self.last}: holds a model, and nothing to go on with; begin a new run")
+        config, data = (plain(name, content.get(name, {})) for name in ("config", "data"))
+        strange = _different(config, self._own["config"])
+        strange += [name for name in ("dataset", "box", "protocol") if data.get(name) != self._own["data"][name]]
+        if strange:
+            raise DataError(f"{self.last}: is of another run ({', '.join(strange)} differ); bring back this run's own")
         return content["progress"] | {"state_dict": content["state_dict"]}
 
     def close(self) -> None:
@@ -175,6 +184,12 @@ class RunFolder:
         if self._events is None and _tensorboard() is not None:
             self._events = _tensorboard()(str(self.path), purge_step=iteration if self.resume else None)
         return self._events
+
+
+def _different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Name the settings that differ, but for those that may."""
+    names = sorted(one.keys() | other.keys())
+    return [name for name in names if one.get(name) != other.get(name) and name not in CHANGEABLE]
 
 
 def _tensorboard() -> Callable[..., Any] | None:
