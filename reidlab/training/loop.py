@@ -268,8 +268,6 @@ class Training:
         facts |= {"parameters": sum(p.numel() for p in self.model.parameters()), "passes": self.passes}
         folder.begin(self.config, self.data, facts)
         state = folder.progress() if folder.resume else None
-        if folder.resume and folder.writes:
-            folder.cut(state["iteration"] if state else -1)
         random = None
         if state:
             try:
@@ -282,6 +280,8 @@ class Training:
             raise ValueError(
                 f"{folder.path}: the processes found iterations {found} in it; all of them must see one folder"
             )
+        if folder.resume and folder.writes:
+            folder.cut(self.iteration if state else -1)
         return random
 
     def _save(self) -> None:
