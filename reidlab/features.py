@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,6 +138,26 @@ def evaluate_model(
     check_rule(rule, same_camera, repeats)
     parts = (data.query, data.gallery)
     query, gallery = (extract_features(model, part, device=device, workers=workers, ranks=ranks) for part in parts)
+    return evaluate_features(
+        query, gallery, metric=metric, rule=rule, same_camera=same_camera, repeats=repeats, seed=seed
+    )
+
+
+def evaluate_features(query: Features, gallery: Features, **how: Any) -> Evaluation:
+    """Score the ranking that features of query and gallery give.
+
+    Args:
+        query, gallery: of `extract_features`.
+        how: metric, rule and more, as for `reidlab.evaluation.evaluate`.
+
+    Raises:
+        ValueError: as for `reidlab.evaluation.evaluate`.
+
+    Example:
+        >>> two = Features(torch.eye(2), np.array([1, 2]), np.array([1, 1]))
+        >>> evaluate_features(two, Features(two.features, two.pids, np.array([2, 2]))).rank1
+        1.0
+    """
     return evaluate(
         query.features,
         gallery.features,
@@ -144,9 +165,5 @@ def evaluate_model(
         gallery_pids=gallery.pids,
         query_camids=query.camids,
         gallery_camids=gallery.camids,
-        metric=metric,
-        rule=rule,
-        same_camera=same_camera,
-        repeats=repeats,
-        seed=seed,
+        **how,
     )

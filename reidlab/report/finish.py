@@ -14,8 +14,8 @@ import torch
 
 from reidlab.data.records import Splits
 from reidlab.errors import DataError
-from reidlab.evaluation import Evaluation, evaluate
-from reidlab.features import Features, extract_features
+from reidlab.evaluation import Evaluation
+from reidlab.features import Features, evaluate_features, extract_features
 from reidlab.files import atomic_path, write_json
 from reidlab.models import MODELS, Model
 from reidlab.ranks import Ranks
@@ -222,14 +222,7 @@ def judge(
         return Judged(name, same.model, meta, same.query, same.gallery, same.result, same.intervals, same.seconds)
     parts = (data.query, data.gallery)
     query, gallery = (_embed(model, records, device, workers, ranks) for records in parts)
-    result = evaluate(
-        query.features,
-        gallery.features,
-        query_pids=query.pids,
-        gallery_pids=gallery.pids,
-        query_camids=query.camids,
-        gallery_camids=gallery.camids,
-    )
+    result = evaluate_features(query, gallery)
     intervals = {score: result.interval(score, LEVEL, over="identities") for score in ("rank1", "mean_ap")}
     return Judged(name, model, meta, query, gallery, result, intervals, time.perf_counter() - start)
 
