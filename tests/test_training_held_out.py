@@ -19,6 +19,7 @@ from reidlab.features import evaluate_model
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.held_out import Lookout, hold_out
 from reidlab.training.inputs import worker_lost
+from reidlab.training.plan import plan
 from reidlab.training.step import Step
 
 WATCHED = {"identities_per_batch": 3, "images_per_identity": 2, "iterations": 9, "log_every": 3, "evaluate_every": 3}
@@ -216,6 +217,7 @@ def test_where_workers_cannot_share_memory_they_need_a_file(colours, monkeypatch
     ):
         Training(TrainConfig.preset("smoke"), colours, workers=2)
     Training(TrainConfig.preset("smoke"), colours, workers=2, cache=tmp_path / "pixels")
+    assert plan(TrainConfig.preset("smoke"), colours, workers=2, cache=tmp_path / "pixels", steps=1).trial
 
 
 def test_a_worker_that_really_dies(colours, tmp_path):

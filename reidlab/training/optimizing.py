@@ -54,6 +54,16 @@ def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimize
     return kind(groups, lr=config.learning_rate)
 
 
+def warmup_iterations(config: TrainConfig) -> int:
+    """Return how many iterations the rate rises; at least one if there is a warm-up at all.
+
+    Example:
+        >>> warmup_iterations(TrainConfig(iterations=250, warmup=0.1)), warmup_iterations(TrainConfig(warmup=0.0))
+        (25, 0)
+    """
+    return max(1, round(config.warmup * config.iterations)) if config.warmup else 0
+
+
 def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
     """Return the schedule of the rate: a linear warm-up, then half a cosine or steps.
 
@@ -73,8 +83,7 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch
 
     Taught in: notebooks/06_training.ipynb
     """
-    total = config.iterations
-    warm = max(1, round(config.warmup * total)) if config.warmup else 0
+    total, warm = config.iterations, warmup_iterations(config)
     schedulers = torch.optim.lr_scheduler
     if config.schedule == "cosine":
         fall: schedulers.LRScheduler = schedulers.CosineAnnealingLR(optimizer, T_max=max(1, total - warm))

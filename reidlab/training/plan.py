@@ -15,6 +15,7 @@ from reidlab.data.records import Splits
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 from reidlab.training.loop import Training
+from reidlab.training.optimizing import warmup_iterations
 from reidlab.training.randomness import random_state, restore_random
 from reidlab.training.trial import StepMemory, Trial, count_bytes, duration_text, size_text, step_memory, try_steps
 
@@ -194,7 +195,9 @@ def plan(
         raise ValueError(f"steps={steps}: expected 0 or more")
     before = random_state()
     try:
-        training = Training(dataclasses.replace(config, weights=None), data, device, workers, ranks=ranks)
+        # its images are in memory, which workers cannot share on every system, while they can share the cache
+        readers = workers if cache is None else 0
+        training = Training(dataclasses.replace(config, weights=None), data, device, readers, ranks=ranks)
         memory = step_memory(training)
         trial = try_steps(training, memory, steps) if steps else None
         return _collect(config, training, memory, trial, cache, workers)
@@ -232,7 +235,7 @@ def _collect(
         size=(training.model.height, training.model.width),
         batches=len(training.inputs.sampler),
         passes=training.passes,
-        warmup=max(1, round(config.warmup * total)) if config.warmup else 0,
+        warmup=warmup_iterations(config),
         drops=tuple(round(share * total) for share in config.steps) if config.schedule == "steps" else (),
         processes=training.ranks.size,
         workers=workers,
