@@ -4,11 +4,15 @@ PYTHON  ?= python3
 JOBS    ?= 2
 PROFILE ?= laptop
 OUT     ?= build
+# TORCH=cpu: PyTorch without GPU libraries, from its own index; only read when .venv is made
+TORCH   ?=
 
 BIN   := .venv/bin
 STAMP := .venv/installed
 TINY  := $(CURDIR)/build/walkers-tiny
 SMALL := data/walkers-small
+# first, so that both cores end together
+LONGEST := notebooks/06_training.ipynb
 RUN   := $(BIN)/python -m reidlab lessons run --jobs $(JOBS)
 # one thread for each worker: two workers with all threads each are slower than one
 PYTEST := env -u MPLBACKEND OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
@@ -25,8 +29,11 @@ env: $(STAMP) ## make .venv with everything the lessons and tests need
 $(STAMP): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON): not found; install Python 3.10 or newer, or say which: make PYTHON=/path/to/python3 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$$($(PYTHON) --version) is too old; 3.10 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
+	@case "$(TORCH)" in ''|cpu) ;; *) echo "TORCH=$(TORCH): expected cpu, or nothing for the usual packages"; exit 1;; esac
 	@echo "environment: installing into .venv (minutes, the first time)"
 	@$(PYTHON) -m venv .venv || { echo "no environment was made; on Debian and Ubuntu install the package python3-venv"; rm -rf .venv; exit 1; }
+	@if [ "$(TORCH)" = cpu ]; then $(BIN)/python -m pip install -qq --disable-pip-version-check \
+		torch torchvision --index-url https://download.pytorch.org/whl/cpu; fi
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[lessons,test]'
 	@touch $@
 	@echo "environment: done"
@@ -47,7 +54,7 @@ strict: $(STAMP) ## run the committed notebooks and compare their outputs cell b
 	@echo "== committed notebooks: outputs compared cell by cell"
 	@$(BIN)/python -m reidlab world $(SMALL) --size small
 	@$(PYTEST) -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout=600 \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg notebooks/
+		--nbval-sanitize-with tests/nbval_sanitize.cfg $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
 smoke: $(STAMP) ## run every lesson on the tiny world
 	@echo "== lessons, profile smoke"

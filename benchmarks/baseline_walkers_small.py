@@ -43,14 +43,15 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="over the preset; not recorded")
     options = parser.parse_args()
     settings = parse_settings(options.set)
+    recipe = {"precision": "float32", **settings}
     with tempfile.TemporaryDirectory() as temporary:
         root = World.preset("small").write(options.data or Path(temporary) / "walkers-small")
         data = CUHK03(root, box=options.box, protocol="new")
-        runs = [run(data, TrainConfig.preset("laptop", seed=seed, **settings)) for seed in options.seeds]
+        runs = [run(data, TrainConfig.preset("laptop", seed=seed, **recipe)) for seed in options.seeds]
     rank1, mean_ap = [r["rank1"] for r in runs], [r["mean_ap"] for r in runs]
     print(f"rank-1 {np.mean(rank1):.1%} ± {np.std(rank1, ddof=1):.1%}, mAP {np.mean(mean_ap):.1%}")
     if not settings and len(runs) > 1:
-        config = dataclasses.asdict(TrainConfig.preset("laptop"))
+        config = dataclasses.asdict(TrainConfig.preset("laptop", precision="float32"))
         record = {key: runs[0][key] for key in ("dataset", "box", "protocol", "rule", "metric", "ap_formula")}
         record |= {"rank1": rank1, "mean_ap": mean_ap, "seeds": options.seeds, "config": config}
         record |= {"cpu_seconds": [r["cpu_seconds"] for r in runs], "seconds": [r["seconds"] for r in runs]}

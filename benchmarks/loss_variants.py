@@ -62,7 +62,7 @@ class BeforeNeck(nn.Module):
 
 def run(name: str, seed: int, iterations: int, data: CUHK03) -> dict[str, Any]:
     what, settings = VARIANTS[name]
-    config = TrainConfig.preset("laptop", seed=seed, iterations=iterations, precision="bfloat16", **settings)
+    config = TrainConfig.preset("laptop", seed=seed, iterations=iterations, **settings)
     trained = train(config, data)
     scores = {}
     for where, model in (("before", BeforeNeck(trained.model).eval()), ("after", trained.model)):
@@ -71,7 +71,7 @@ def run(name: str, seed: int, iterations: int, data: CUHK03) -> dict[str, Any]:
     about = {key: result.scores()[key] for key in ("rule", "metric", "ap_formula")}
     about |= {"dataset": data.name, "box": data.box, "protocol": data.protocol}
     row = {"variant": name, "what": what, "seed": seed, "iterations": iterations, "settings": settings}
-    row["config"] = dataclasses.asdict(config)
+    row["config"] = dataclasses.asdict(trained.config)
     row |= {"works_on": "before" if config.metric_loss in MININGS and not config.cross_entropy else "after"}
     row |= {"scores": scores, "last_row": trained.history[-1], "seconds": trained.seconds} | about
     command = f"python benchmarks/loss_variants.py {name} --seeds {seed} --iterations {iterations}"

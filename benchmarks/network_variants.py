@@ -108,7 +108,7 @@ def begun(name: str, config: TrainConfig, data: CUHK03) -> tuple[Baseline | None
 
 def run(family: str, name: str, seed: int, iterations: int, data: CUHK03) -> dict[str, Any]:
     what, settings = VARIANTS[family][name]
-    config = TrainConfig.preset("laptop", seed=seed, iterations=iterations, precision="bfloat16", **settings)
+    config = TrainConfig.preset("laptop", seed=seed, iterations=iterations, **settings)
     model, loaded = begun(name, config, data)
     trained = train(config, data, model=model)
     scores = {}
@@ -119,7 +119,7 @@ def run(family: str, name: str, seed: int, iterations: int, data: CUHK03) -> dic
     about = {key: result.scores()[key] for key in ("rule", "metric", "ap_formula")}
     about |= {"dataset": data.name, "box": data.box, "protocol": data.protocol}
     row = {"variant": name, "what": what, "seed": seed, "iterations": iterations, "settings": settings}
-    row |= {"config": dataclasses.asdict(config), "scores": scores, "history": trained.history[-1:]}
+    row |= {"config": dataclasses.asdict(trained.config), "scores": scores, "history": trained.history[-1:]}
     row |= {} if loaded is None else {"tensors_loaded": loaded}
     row |= {"parameters": sum(p.numel() for p in trained.model.parameters()), "seconds": trained.seconds} | about
     command = f"python benchmarks/network_variants.py {family} {name} --seeds {seed} --iterations {iterations}"

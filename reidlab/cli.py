@@ -158,7 +158,7 @@ def train(
             from reidlab.training.plan import plan
 
             planned = plan(config, data, where, workers, ranks, cache)
-            _say(ranks, f"{data}\n\n{config}\n\n{planned}")
+            _say(ranks, f"{data}\n\n{planned.config}\n\n{planned}")
         else:
             _train_into(run, resume, preset, config, data, where, workers, ranks, cache)
 
@@ -177,9 +177,11 @@ def _train_into(
     from reidlab.report import finish_run
     from reidlab.training import RunFolder
     from reidlab.training import train as fit
+    from reidlab.training.machine import settle_precision
     from reidlab.training.preflight import preflight
 
     folder = RunFolder(run, resume, preset, writes=ranks.is_first)
+    config = settle_precision(config, device, ranks, folder)
     _say(ranks, f"{data}\n\n{config}\n")
     for line in preflight(config, data, run, device, workers, ranks, cache):
         _say(ranks, line)

@@ -11,6 +11,9 @@ from reidlab.lessons.contents import PROFILES, notebooks_folder
 if TYPE_CHECKING:
     import torch
 
+    from reidlab.data.records import Splits
+    from reidlab.training import TrainConfig
+
 DATASETS = ("walkers", "cuhk03")
 
 
@@ -171,3 +174,31 @@ def device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise ValueError(f'DEVICE is {name!r}, which cannot be used here ({reason}); "auto" always works') from None
     return found
+
+
+def say_duration(config: TrainConfig, data: Splits, device: str = "cpu", workers: int = 0) -> TrainConfig:
+    """Print about how long a training takes on this computer, from a measurement of a second or two.
+
+    Args:
+        config, data, device, workers: as for `reidlab.training.train`.
+
+    Returns:
+        The settings with the precision that precision="auto" stands for here.
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    import torch
+
+    from reidlab.training.machine import settle_precision
+    from reidlab.training.plan import forecast
+    from reidlab.training.trial import duration_text
+
+    config = settle_precision(config, device)
+    images = config.identities_per_batch * config.images_per_identity
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' if count > 1 else ''}" if device == "cpu" else ""
+    print(
+        f"training: about {duration_text(forecast(config, data, device, workers))} here "
+        f"({config.iterations:,} batches of {images} images, {config.precision}, {device}{threads})"
+    )
+    return config

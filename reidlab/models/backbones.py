@@ -44,12 +44,26 @@ class InstanceBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W)."""
+        # instance norm computes in the usual memory order; the rest stays in that of x, which saves copies
+        order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         first, second = x.chunk(2, dim=1)  # (B, C/2, H, W) each
-        return torch.cat([self.instance(first.contiguous()), self.batch(second.contiguous())], dim=1)
+        first = self.instance(first.contiguous()).contiguous(memory_format=order)
+        return torch.cat([first, self.batch(second.contiguous(memory_format=order))], dim=1)
 
 
-class _ResidualBlock(nn.Module):
-    """Two 3×3 convolutions around a shortcut; `norm` is the first normalisation."""
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut.
+
+    Args:
+        channels_in: channels of the input.
+        channels: channels of the output.
+        stride: of the first convolution.
+        norm: the first normalisation, made for a number of channels.
+
+    Example:
+        >>> ResidualBlock(8, 16, 2, nn.BatchNorm2d)(torch.zeros(2, 8, 4, 4)).shape
+        torch.Size([2, 16, 2, 2])
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int, norm: Callable[[int], nn.Module]):
         super().__init__()
@@ -64,6 +78,7 @@ class _ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, channels, H/stride, W/stride)."""
         y = torch.relu(self.norm1(self.conv1(x)))
         return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
@@ -103,8 +118,8 @@ class SmallBackbone(nn.Module):
         self.blocks = blocks
         channels = stem
         for width, stride, norm, number in zip(stages, (1, 2, 2), norms, blocks, strict=True):
-            layers.append(_ResidualBlock(channels, width, stride, norm))
-            layers += [_ResidualBlock(width, width, 1, norm) for _ in range(number - 1)]
+            layers.append(ResidualBlock(channels, width, stride, norm))
+            layers += [ResidualBlock(width, width, 1, norm) for _ in range(number - 1)]
             channels = width
         self.stages = nn.Sequential(*layers)
         self.channels, self.stage_channels = stages[-1], tuple(stages)

@@ -52,7 +52,7 @@ CHOICES: dict[str, Collection[str]] = {
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "steps"),
     "augmentation": ("light", "street", "mirror", "crop", "zoom"),
-    "precision": ("float32", "bfloat16", "float16"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
     "batch_norm": ("local", "synced"),
     "attention": ("both", "spatial", "channel", "none"),
     "start": STARTS,
@@ -134,9 +134,10 @@ class TrainConfig:
             other cameras would (`StreetAugmentation`).
         erasing: probability of random erasing, in [0, 1], with any augmentation.
         jitter: strength of the colour jitter of "light", ≥ 0.
-        precision: "float32", or "bfloat16" or "float16" for the backbone alone: quicker where the processor has
-            instructions for it. Weights, pooled features, distances and losses stay in float32; "float16" scales the
-            loss so that small gradients survive.
+        precision: "auto", or "float32", or "bfloat16" or "float16" for the backbone alone. Half precision is quicker
+            where the processor has instructions for it, and ten times slower where not; "auto" measures that when
+            training begins (`settle_precision`), and every record says what was chosen. Weights, pooled features,
+            distances and losses stay in float32; "float16" scales the loss so that small gradients survive.
         compile: let torch.compile make the forward pass quicker; the first batches take minutes.
         batch_norm: with several processes, "local" normalises by the images of one of them, as a chunk is; "synced"
             by those of all, on GPUs only.
@@ -202,7 +203,7 @@ class TrainConfig:
     augmentation: str = "light"
     erasing: float = 0.5
     jitter: float = 0.1
-    precision: str = "float32"
+    precision: str = "auto"
     compile: bool = False
     batch_norm: str = "local"
     chunk: int = 0

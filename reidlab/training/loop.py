@@ -27,7 +27,7 @@ from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.held_out import Lookout, hold_out
 from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs, worker_lost
-from reidlab.training.machine import memory_mb
+from reidlab.training.machine import memory_mb, settle_precision
 from reidlab.training.optimizing import new_optimizer, new_schedule
 from reidlab.training.randomness import random_state, restore_random, seed_everything
 from reidlab.training.runs import RunFolder
@@ -100,6 +100,7 @@ def train(
 
     Taught in: notebooks/00_start_here.ipynb
     """
+    config = settle_precision(config, device, ranks, run)
     training = Training(config, data, device, workers, augment, model, ranks, cache)
     with finish_first() if run else nullcontext() as asked:
         try:
@@ -134,6 +135,7 @@ class Training:
         ranks: Ranks = Ranks(),
         cache: str | os.PathLike[str] | None = None,
     ):
+        config = settle_precision(config, device, ranks)
         seed_everything(config.seed)
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
         self.records, watched = hold_out(data, config)

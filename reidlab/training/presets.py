@@ -47,7 +47,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weight_decay": 1e-2,
         "margin": None,
         "augmentation": "street",
-        "precision": "bfloat16",
         "average": 0.999,
         "clip": 20.0,
         "log_every": 100,

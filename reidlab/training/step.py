@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from reidlab.models import Model
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
+from reidlab.training.machine import settle_precision
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
@@ -42,9 +43,10 @@ class Step:
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, config: TrainConfig, ranks: Ranks = Ranks()):
         self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
         device = next(model.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
+        precision = settle_precision(config, device, ranks).precision
+        self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
         self.forward: Forward = torch.compile(model) if config.compile else model
-        self.precision = PRECISIONS[config.precision]
+        self.precision = PRECISIONS[precision]
 
     def __call__(
         self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator
