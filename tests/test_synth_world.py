@@ -142,11 +142,10 @@ def test_jobs_do_not_change_the_bytes(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
 
 
-def test_written_world_is_kept(tiny_world):
+def test_written_world_is_kept(tiny_world, monkeypatch):
     before = (tiny_world / FILES[0]).stat().st_mtime_ns
-    start = time.perf_counter()
+    monkeypatch.setattr(writer, "_fill", None)  # nothing is drawn
     assert World.preset("tiny").write(tiny_world) == tiny_world
-    assert time.perf_counter() - start < 1
     assert (tiny_world / FILES[0]).stat().st_mtime_ns == before
 
 

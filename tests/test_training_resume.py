@@ -18,6 +18,7 @@ from reidlab.errors import DataError
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.step import Step
 
+pytestmark = pytest.mark.usefixtures("half_size")
 SMALL = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 8, "log_every": 3, "save_every": 4}
 KINDS = {
     "light": {},
