@@ -55,6 +55,20 @@ def half_size():
         yield
 
 
+@pytest.fixture
+def described(monkeypatch):
+    """Pictures of a report are made, and described, but not drawn."""
+    import matplotlib.pyplot as plt
+
+    from reidlab.report import page
+
+    def picture(drawn, photographs=False):
+        plt.close(drawn[0])
+        return f'<img src="data:," alt="{page.escape(drawn[1])}">'
+
+    monkeypatch.setattr(page, "picture", picture)
+
+
 class Colours:
     """Pictures in one colour per person, with noise of their own; the second camera sees negatives."""
 

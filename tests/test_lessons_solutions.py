@@ -40,7 +40,7 @@ def names_of(source: str) -> tuple[set[str], set[str]]:
 
 
 def code_for_exercises(notebook: dict) -> list[tuple[str, bool]]:
-    """Code of exercises, checks and all that they need, in order, and whether it checks; lessons run in `make smoke`."""
+    """Code of exercises, checks and all that they need, and whether it checks; `make smoke` runs whole lessons."""
     needed, wanted = [], set()
     for cell in reversed(rules.code_cells(notebook)):
         source = re.sub(r"(?m)^( *)%.*$", r"\1pass", rules.source_of(cell))

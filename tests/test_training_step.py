@@ -92,7 +92,7 @@ def test_half_precision_is_near_and_trains(precision, colours):
     one, other = (torch.cat([grad.flatten() for grad in found.values()]) for found in (full, half))
     assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.98
     assert torch.linalg.norm(other) == pytest.approx(float(torch.linalg.norm(one)), rel=0.1)
-    config = TrainConfig.preset("smoke", iterations=6, log_every=3, precision=precision)
+    config = TrainConfig.preset("smoke", iterations=2, log_every=1, precision=precision)
     result = train(config, colours)
     assert {p.dtype for p in result.model.parameters()} == {torch.float32}
     assert train(config, colours).history == result.history

@@ -10,6 +10,7 @@ import torch
 from conftest import Colours
 
 from reidlab.data.records import Record, Splits
+from reidlab.models.backbones import SmallBackbone
 from reidlab.ranks import Ranks, joined
 from reidlab.training import RunFolder, TrainConfig, train
 
@@ -58,6 +59,7 @@ def interrupted(folder: Path, ranks: Ranks) -> dict[str, object]:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    SmallBackbone.height, SmallBackbone.width = 64, 32  # as the fixture half_size
     with joined("cpu", timeout_seconds=60) as ranks:
         found = {name: one(name, folder / name, ranks) for name in CONFIGS}
         found["interrupted"] = interrupted(folder / "interrupted", ranks)
