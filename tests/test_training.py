@@ -47,7 +47,7 @@ def test_history_and_epochs(trained):
 
 def test_training_lowers_the_loss_and_joins_what_two_cameras_see(colours):
     seen = Splits("colours", "as given", "seen", colours.train, colours.train[::4], colours.train)
-    config = TrainConfig.preset("smoke", iterations=60, log_every=10, jitter=0.0, erasing=0.0, learning_rate=1e-3)
+    config = TrainConfig.preset("smoke", iterations=30, log_every=5, jitter=0.0, erasing=0.0, learning_rate=1e-3)
     result = train(config, colours)
     assert result.history[-1]["cross_entropy"] < 0.8 * result.history[0]["cross_entropy"]
     torch.manual_seed(0)
