@@ -98,7 +98,7 @@ def test_bad_tensors_are_refused_in_every_process(met):
 
 
 def test_check_alive_waits_for_the_slowest(met):
-    assert abs(met[0]["met at"] - met[1]["met at"]) < 0.4  # the second came half a second late
+    assert min(found["met at"] for found in met) >= met[1]["came at"] - 0.05  # which came half a second late
 
 
 @pytest.mark.parametrize("count", rank_workers.SIZES)
