@@ -55,9 +55,8 @@ def half_size():
         yield
 
 
-@pytest.fixture
-def described(monkeypatch):
-    """Pictures of a report are made, and described, but not drawn."""
+def describe_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Let the pictures of a report be made, and described, but not drawn."""
     import matplotlib.pyplot as plt
 
     from reidlab.report import page
@@ -66,7 +65,13 @@ def described(monkeypatch):
         plt.close(drawn[0])
         return f'<img src="data:," alt="{page.escape(drawn[1])}">'
 
-    monkeypatch.setattr(page, "picture", picture)
+    patch.setattr(page, "picture", picture)
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """Pictures of a report are described, but not drawn."""
+    describe_pictures(monkeypatch)
 
 
 class Colours:

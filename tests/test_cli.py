@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch.distributed.run
 import typer
+from conftest import describe_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -45,7 +46,9 @@ SMALL = ["--format", "market1501", "--preset", "smoke", "--device", "cpu", "--se
 def trained(market, tmp_path_factory):
     """A run of the command, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    result = run("train", market, "--out", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
+    with pytest.MonkeyPatch.context() as patch:
+        describe_pictures(patch)  # test_report.py has one with pictures
+        result = run("train", market, "--out", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
     assert result.exit_code == 0, result.output
     return folder, result.output
 

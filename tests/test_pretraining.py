@@ -28,10 +28,10 @@ def run(*arguments):
 
 
 def make_small(patch):
-    """Sites of eight people, one shot at each camera, measured on the tiny world."""
+    """Sites of eight people, two shots each, measured on the tiny world."""
     patch.setattr(os, "cpu_count", lambda: 1)  # other processes would draw sites of the usual size
     patch.setattr(streets, "PEOPLE_PER_SITE", SITE)
-    patch.setattr(streets, "SHOTS", 1)
+    patch.setattr(streets, "SHOTS", 2)
     patch.setattr(World, "preset", classmethod(lambda cls, name: cls({"small": 16}[name])))
 
 

@@ -7,13 +7,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import train_workers
+from forked import Forked
 
 from reidlab.errors import DataError
 from reidlab.models.backbones import SmallBackbone
@@ -114,44 +114,30 @@ def test_four_epochs_are_two_and_two(colours, tmp_path):
     assert same(whole, train(config, colours, run=RunFolder(tmp_path / "run", resume=True)))
 
 
-SCRIPT = """
-import sys, time
-sys.path.insert(0, "tests")
-from conftest import Colours
-from reidlab.data.records import Record, Splits
-from reidlab.training import RunFolder, TrainConfig, train
-
-train_part = [Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for p in range(10, 16) for i in range(4)]
-data = Splits("colours", "as given", "halves", train_part, [], [])
-config = TrainConfig(identities_per_batch=4, images_per_identity=2, iterations=12, log_every=1, save_every=4)
-def slow(row):
-    print(row["iteration"], flush=True)
-    if row["iteration"] >= 6 and "--slow" in sys.argv:
-        time.sleep(60)
-resume = "--resume" in sys.argv
-print(train(config, data, report=slow, run=RunFolder(sys.argv[1], resume=resume)).history)
-"""
-
-
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
-    def start(*arguments):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    def start(name, *options):
+        return Forked(train_workers.slowly, tmp_path / name, options, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    whole = start(tmp_path / "whole").communicate(timeout=120)[0].splitlines()[-1]
-    victim = start(tmp_path / "run", "--slow")
+    def end(process):
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+
+    end(start("whole"))
+    victim, told = start("run", "slow"), tmp_path / "run.told"
     deadline = time.monotonic() + 120
-    while victim.stdout.readline().strip() != "6":
+    while not told.exists() or "6\n" not in told.read_text():
         assert time.monotonic() < deadline
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait(30) == -signal.SIGKILL
-    victim.stdout.close()
+        time.sleep(0.05)
+    victim.kill()
+    victim.wait(30)
+    assert victim.returncode == -signal.SIGKILL
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 6  # two of them after the last checkpoint, which is of iteration 4
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(rows) + '\n{"iteration": 7, "trip')  # a half-written line
-    rest = start(tmp_path / "run", "--resume").communicate(timeout=120)[0].splitlines()
-    assert rest[0] == "5" and rest[-1] == whole
+    told.unlink()
+    end(start("run", "resume"))
+    assert told.read_text().startswith("5\n")
+    assert (tmp_path / "run.history").read_text() == (tmp_path / "whole.history").read_text()
     iterations = [
         json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]

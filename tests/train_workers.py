@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -55,6 +57,23 @@ def interrupted(folder: Path, ranks: Ranks) -> dict[str, object]:
     run = RunFolder(folder, resume=True, writes=ranks.is_first)
     result = train(config, data, run=run, ranks=ranks)
     return {"stopped": stopped, "history": result.history, "weights": result.model.state_dict()}
+
+
+def slowly(folder: Path, options: tuple[str, ...]) -> None:
+    """Train, and wait after the sixth iteration if told to be slow; `told` gets each iteration, `history` the end."""
+    told = folder.with_suffix(".told")
+    config = TrainConfig(identities_per_batch=4, images_per_identity=2, iterations=12, log_every=1, save_every=4)
+
+    def tell(row: dict[str, float]) -> None:
+        with told.open("a") as file:
+            file.write(f"{row['iteration']}\n")
+        if row["iteration"] >= 6 and "slow" in options:
+            time.sleep(60)
+
+    SmallBackbone.height, SmallBackbone.width = 32, 16
+    data = dataclasses.replace(people(), query=[], gallery=[])
+    result = train(config, data, report=tell, run=RunFolder(folder, resume="resume" in options))
+    folder.with_suffix(".history").write_text(str(result.history))
 
 
 if __name__ == "__main__":
