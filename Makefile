@@ -15,7 +15,7 @@ SMALL := data/walkers-small
 LONGEST := notebooks/06_training.ipynb
 RUN   := $(BIN)/python -m reidlab lessons run --jobs $(JOBS)
 # one thread for each worker: two workers with all threads each are slower than one
-PYTEST := env -u MPLBACKEND OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+PYTEST := env -u MPLBACKEND OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n $(JOBS)
 
 .PHONY: help env lessons test unit strict smoke cuhk03 lab refresh weights lint clean
 .NOTPARALLEL:
@@ -48,13 +48,14 @@ test: lint unit strict smoke cuhk03 ## all tests: lint, unit, notebooks strictly
 
 unit: $(STAMP) ## unit tests and docstring examples, with the coverage of the package
 	@echo "== unit tests and docstring examples"
-	@$(PYTEST) --cov=reidlab --cov-report=term:skip-covered --cov-fail-under=90
+	@$(PYTEST) --dist worksteal -p no:nbval --cov=reidlab --cov-report=term:skip-covered --cov-fail-under=90
 
 strict: $(STAMP) ## run the committed notebooks and compare their outputs cell by cell
 	@echo "== committed notebooks: outputs compared cell by cell"
 	@$(BIN)/python -m reidlab world $(SMALL) --size small
-	@$(PYTEST) -p no:cacheprovider --nbval --nbval-current-env --nbval-cell-timeout=600 \
-		--nbval-sanitize-with tests/nbval_sanitize.cfg $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
+	@$(PYTEST) --dist loadfile --no-loadscope-reorder -p no:cacheprovider --nbval --nbval-current-env \
+		--nbval-cell-timeout=600 --nbval-sanitize-with tests/nbval_sanitize.cfg \
+		$(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
 smoke: $(STAMP) ## run every lesson on the tiny world
 	@echo "== lessons, profile smoke"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# jsonschema checks addresses with it, which no notebook needs; importing it compiles 38 grammars, for seconds
+sys.modules.setdefault("rfc3987_syntax", None)
 
 with suppress(ImportError):  # torchreid's environment has none, and its tests need none
     import hypothesis
@@ -29,10 +32,46 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded world of 16 identities on disk, written once per session; look, do not touch."""
+    """The embedded world of 16 identities on disk, drawn once for all processes of pytest; look, do not touch."""
+    from filelock import FileLock  # torch needs it, so it is there
+
     from reidlab.synth import World
 
-    return World.preset("tiny").write(tmp_path_factory.mktemp("worlds") / "tiny", jobs=1)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "tiny.lock"):
+        return World.preset("tiny").write(folder / "worlds" / "walkers-tiny", jobs=1)
+
+
+@pytest.fixture(scope="module")
+def half_size():
+    """Images of 64×32 pixels for the small backbone: a step costs a quarter, and trains all the same."""
+    from reidlab.models.backbones import SmallBackbone
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SmallBackbone, "height", 64)
+        patch.setattr(SmallBackbone, "width", 32)
+        yield
+
+
+def describe_pictures(patch: pytest.MonkeyPatch) -> None:
+    """Let the pictures of a report be made, and described, but not drawn."""
+    import matplotlib.pyplot as plt
+
+    from reidlab.report import page
+
+    def picture(drawn, photographs=False):
+        plt.close(drawn[0])
+        return f'<img src="data:," alt="{page.escape(drawn[1])}">'
+
+    patch.setattr(page, "picture", picture)
+
+
+@pytest.fixture
+def described(monkeypatch):
+    """Pictures of a report are described, but not drawn."""
+    describe_pictures(monkeypatch)
 
 
 class Colours:

@@ -73,6 +73,7 @@ def meet(ranks: Ranks) -> dict[str, Any]:
     found["whole numbers"] = failure(lambda: ranks.mean_([torch.tensor(1)]))
     found["twice"] = failure(lambda: joined().__enter__())
     time.sleep(0.5 * ranks.rank)
+    found["came at"] = time.time()
     ranks.check_alive()
     found["met at"] = time.time()
     for count in SIZES:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch.distributed.run
 import typer
+from conftest import describe_pictures
 from PIL import Image
 from typer.testing import CliRunner
 
 from reidlab.cli import app
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("half_size")
 
 
 def run(*arguments):
@@ -44,7 +46,9 @@ SMALL = ["--format", "market1501", "--preset", "smoke", "--device", "cpu", "--se
 def trained(market, tmp_path_factory):
     """A run of the command, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    result = run("train", market, "--out", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
+    with pytest.MonkeyPatch.context() as patch:
+        describe_pictures(patch)  # test_report.py has one with pictures
+        result = run("train", market, "--out", folder, *SMALL, "--set", "save_every=2", "--set", "evaluate_every=2")
     assert result.exit_code == 0, result.output
     return folder, result.output
 
@@ -65,7 +69,7 @@ def test_train_then_evaluate_then_a_results_file(market, trained, tmp_path):
     assert "<html" in (folder / "report.html").read_text()
 
 
-def test_a_run_is_not_overwritten_but_gone_on_with(market, trained):
+def test_a_run_is_not_overwritten_but_gone_on_with(market, trained, described):
     folder, _ = trained
     again = run("train", market, "--out", folder, *SMALL)
     assert again.exit_code == 1 and "holds a run already" in again.stderr and again.stderr.count("\n") == 1
@@ -78,16 +82,16 @@ def test_a_run_is_not_overwritten_but_gone_on_with(market, trained):
     assert other.exit_code == 1 and "learning_rate=0.5 (it began with 0.002)" in other.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(market, tmp_path, monkeypatch):
+def test_ctrl_c_says_how_to_go_on(market, tmp_path, described, monkeypatch):
     import reidlab.cli
 
     def interrupt(row):
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(reidlab.cli, "_print_row", interrupt)
-    stopped = run("train", market, "--out", tmp_path / "run", *SMALL, "--set", "log_every=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(reidlab.cli, "_print_row", interrupt)
+        stopped = run("train", market, "--out", tmp_path / "run", *SMALL, "--set", "log_every=1")
     assert stopped.exit_code == 130 and "last.pt is written; the same command with --resume goes on" in stopped.output
-    monkeypatch.undo()
     on = run("train", market, "--out", tmp_path / "run", "--resume", *SMALL, "--set", "log_every=1")
     assert on.exit_code == 0 and "iteration      2" in on.output and "iteration      1" not in on.output
 
@@ -103,14 +107,14 @@ def test_torchrun_hands_every_option_on(command):
         assert parsed.training_script_args == [command, name, "value"]
 
 
-def test_ctrl_c_at_the_scores_says_that_resume_takes_them(market, tmp_path, monkeypatch):
+def test_ctrl_c_at_the_scores_says_that_resume_takes_them(market, tmp_path, described, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("reidlab.report.finish_run", interrupt)
-    stopped = run("train", market, "--out", tmp_path / "run", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("reidlab.report.finish_run", interrupt)
+        stopped = run("train", market, "--out", tmp_path / "run", *SMALL)
     assert stopped.exit_code == 130 and "the same command with --resume goes on" in stopped.output
-    monkeypatch.undo()
     on = run("train", market, "--out", tmp_path / "run", "--resume", *SMALL)
     assert on.exit_code == 0 and "last.pt: rank-1" in on.output
 

@@ -11,7 +11,6 @@ from data_files import make_root
 from PIL import Image
 
 from reidlab.data import CUHK03
-from reidlab.synth import World
 
 cuhk03 = pytest.importorskip(
     "torchreid.reid.data.datasets.image.cuhk03",
@@ -26,8 +25,8 @@ def folders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "noise":
         make_root(parent / "cuhk03")
     else:
-        # A copy, since the world may come out of a cache that others use.
-        shutil.copytree(World.preset("tiny").write(parent / "world"), parent / "cuhk03")
+        # A copy, since the world is that of all tests.
+        shutil.copytree(request.getfixturevalue("tiny_world"), parent / "cuhk03")
     return parent
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from reidlab.errors import DataError
 from reidlab.lessons import results, setup
 from reidlab.lessons.contents import catalogue, header, table
 from reidlab.lessons.parameters import literals, parse_parameters, read_notebook, read_parameters
+from reidlab.synth import World, writer
 
 SCORE = {
     "dataset": "Walkers",
@@ -27,7 +29,12 @@ SCORE = {
 }
 
 
-def test_the_same_lesson_opens_the_world_and_the_real_layout(tmp_path):
+def test_the_same_lesson_opens_the_world_and_the_real_layout(tmp_path, tiny_world, monkeypatch):
+    def fill(world, folder, *_):
+        assert world.key == World.preset("tiny").key
+        shutil.copytree(tiny_world, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(writer, "_fill", fill)  # the same files, drawn already
     world = setup.open_dataset("walkers", tmp_path, box="labeled", profile="smoke")
     folder = tmp_path / "walkers-tiny"
     real = setup.open_dataset("cuhk03", folder, box="labeled", profile="smoke")

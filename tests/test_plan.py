@@ -25,6 +25,7 @@ from reidlab.training.trial import count_bytes, kept_bytes, step_memory
 
 preflight_module = importlib.import_module("reidlab.training.preflight")
 trial_module = importlib.import_module("reidlab.training.trial")
+pytestmark = pytest.mark.usefixtures("half_size")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3, learning_rate=1e-3)
 WATCHED = dataclasses.replace(SMOKE, evaluate_every=4, held_out=0.34, identities_per_batch=2)
 Usage = namedtuple("Usage", "total used free")
@@ -190,7 +191,7 @@ def test_files_are_as_large_as_said(colours, tmp_path):
 def test_the_store_is_as_large_as_said(colours, tmp_path):
     config = dataclasses.replace(SMOKE, augmentation="zoom")
     found = plan(config, colours, steps=0, cache="x")
-    assert found.stored == 24 * 3 * 144 * 72 and found.cache == "x" and "1.9 MB" not in str(found).split("images ")[0]
+    assert found.stored == 24 * 3 * 72 * 36 and found.cache == "x" and "0.5 MB" not in str(found).split("images ")[0]
     assert Training(config, colours).inputs.dataset.store.nbytes == found.stored
 
 

@@ -7,8 +7,6 @@ import pickle
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,11 +14,11 @@ import numpy as np
 import pytest
 import rank_workers
 import torch
+from forked import Forked
 
 from reidlab.errors import RankError
 from reidlab.ranks import Ranks, joined, local_device
 
-WORKERS = str(Path(__file__).with_name("rank_workers.py"))
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 posix = pytest.mark.skipif(os.name != "posix", reason="kills a process as POSIX systems do")
 
@@ -36,21 +34,18 @@ def environment(**place: object) -> dict[str, str]:
     return {**outside, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in place.items()}}
 
 
-def start(job: str, folder: Path, size: int, timeout: float = 60, started: int | None = None) -> list[subprocess.Popen]:
+def start(job: str, folder: Path, size: int, timeout: float = 60, started: int | None = None) -> list[Forked]:
     """Start `started` of `size` processes as torchrun would."""
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": size}
     return [
-        subprocess.Popen(
-            [sys.executable, WORKERS, job, str(folder), str(timeout)],
-            env=environment(RANK=rank, LOCAL_RANK=rank, **address),
-            stderr=subprocess.PIPE,
-            text=True,
+        Forked(
+            rank_workers.main, job, str(folder), str(timeout), env=environment(RANK=rank, LOCAL_RANK=rank, **address)
         )
         for rank in range(size if started is None else started)
     ]
 
 
-def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def ends(processes: list[Forked]) -> list[tuple[int, str]]:
     """Wait for the processes; exit code and own lines of each. Those that hang are ended, and fail the test."""
     try:
         said = [process.communicate(timeout=120)[1] for process in processes]
@@ -64,13 +59,9 @@ def ends(processes: list[subprocess.Popen]) -> list[tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def met(tmp_path_factory) -> list[dict]:
-    """What two processes found that torchrun itself started."""
+    """What two processes found; those of test_training_ranks.py are started by torchrun itself."""
     folder = tmp_path_factory.mktemp("met")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    run = subprocess.run(
-        [*command, WORKERS, "meet", str(folder)], env=environment(), capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
+    assert ends(start("meet", folder, 2)) == [(0, "")] * 2
     return [torch.load(folder / f"meet{rank}.pt") for rank in range(2)]
 
 
@@ -107,7 +98,7 @@ def test_bad_tensors_are_refused_in_every_process(met):
 
 
 def test_check_alive_waits_for_the_slowest(met):
-    assert abs(met[0]["met at"] - met[1]["met at"]) < 0.4  # the second came half a second late
+    assert min(found["met at"] for found in met) >= met[1]["came at"] - 0.05  # which came half a second late
 
 
 @pytest.mark.parametrize("count", rank_workers.SIZES)

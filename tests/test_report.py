@@ -5,15 +5,14 @@ import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from conftest import Colours
+from forked import Forked
 from PIL import Image
 
 from reidlab.data.records import Record, Splits
@@ -26,9 +25,6 @@ from reidlab.report.page import escape, picture, table
 from reidlab.report.parts import _extremes
 from reidlab.results import check_comparable
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Colours
 
 SETTINGS = {"iterations": 4, "identities_per_batch": 2, "images_per_identity": 2, "log_every": 2, "save_every": 4}
 
@@ -74,14 +70,8 @@ def trained(colours, tmp_path_factory):
 
 
 @pytest.fixture
-def quick(monkeypatch):
+def quick(monkeypatch, described):
     """Small galleries, and pictures that are described, but not drawn."""
-
-    def described(drawn, photographs=False):
-        plt.close(drawn[0])
-        return f'<img src="data:," alt="{escape(drawn[1])}">'
-
-    monkeypatch.setattr(page, "picture", described)
     monkeypatch.setattr(parts, "QUERIES", 1)
     monkeypatch.setattr(parts, "RESULTS", 2)
 
@@ -175,9 +165,8 @@ def test_of_several_processes_one_reads_and_writes_and_all_have_the_scores(run, 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    command = [sys.executable, __file__, str(run), str(tmp_path)]
     environments = [{**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": "1"} for rank in "01"]
-    started = [subprocess.Popen(command, env=one, stderr=subprocess.PIPE, text=True) for one in environments]
+    started = [Forked(as_one_of_several, run, tmp_path, env=one) for one in environments]
     try:
         said = [process.communicate(timeout=200)[1] for process in started]
     finally:
@@ -335,6 +324,7 @@ def as_one_of_several(run, out):
     query, gallery = rest[::4], [record for index, record in enumerate(rest) if index % 4]
     data = Splits("colours", "as given", "halves", train_part, query, gallery)
     parts.QUERIES = parts.RESULTS = 1
+    page.picture = lambda drawn, photographs=False: plt.close(drawn[0]) or "picture"
     with joined("cpu", timeout_seconds=60) as ranks:
         found = {"scores": finish_run(run if ranks.is_first else out / "elsewhere", data, ranks=ranks)}
         try:
@@ -342,7 +332,3 @@ def as_one_of_several(run, out):
         except FileNotFoundError as error:
             found["error"] = str(error).partition(";")[0]
     (out / f"{ranks.rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    as_one_of_several(*map(Path, sys.argv[1:]))

@@ -135,18 +135,20 @@ def test_damaged_truth(tiny_world, tmp_path):
         read_truth(tmp_path).names  # noqa: B018
 
 
-def test_jobs_do_not_change_the_bytes(tmp_path):
+def test_jobs_do_not_change_the_bytes(tmp_path, monkeypatch):
+    """With one shot of each person at each camera, of up to five."""
+    tasks = writer._tasks
+    monkeypatch.setattr(writer, "_tasks", lambda world: [(*who, shots[:1]) for *who, shots in tasks(world)])
     one, two = (World(10, seed=5).write(tmp_path / str(jobs), jobs=jobs) for jobs in (1, 2))
     for name in FILES:
         assert (one / name).read_bytes() == (two / name).read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
 
 
-def test_written_world_is_kept(tiny_world):
+def test_written_world_is_kept(tiny_world, monkeypatch):
     before = (tiny_world / FILES[0]).stat().st_mtime_ns
-    start = time.perf_counter()
+    monkeypatch.setattr(writer, "_fill", None)  # nothing is drawn
     assert World.preset("tiny").write(tiny_world) == tiny_world
-    assert time.perf_counter() - start < 1
     assert (tiny_world / FILES[0]).stat().st_mtime_ns == before
 
 

@@ -16,9 +16,10 @@ from reidlab.training import TrainConfig, Training, load_checkpoint, parse_setti
 from reidlab.training.inputs import new_sampler
 from reidlab.training.loop import _Average
 
+pytestmark = pytest.mark.usefixtures("half_size")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
 STREET = TrainConfig.preset(
-    "street", iterations=4, log_every=2, identities_per_batch=4, images_per_identity=2, warmup=0.5
+    "street", iterations=4, log_every=2, identities_per_batch=4, images_per_identity=2, warmup=0.5, precision="float32"
 )
 
 
@@ -46,7 +47,7 @@ def test_history_and_epochs(trained):
 
 def test_training_lowers_the_loss_and_joins_what_two_cameras_see(colours):
     seen = Splits("colours", "as given", "seen", colours.train, colours.train[::4], colours.train)
-    config = TrainConfig.preset("smoke", iterations=60, log_every=10, jitter=0.0, erasing=0.0, learning_rate=1e-3)
+    config = TrainConfig.preset("smoke", iterations=30, log_every=5, jitter=0.0, erasing=0.0, learning_rate=1e-3)
     result = train(config, colours)
     assert result.history[-1]["cross_entropy"] < 0.8 * result.history[0]["cross_entropy"]
     torch.manual_seed(0)
@@ -63,8 +64,9 @@ def same_weights(one, other):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("config", [STREET, dataclasses.replace(SMOKE, precision="bfloat16")])
+@pytest.mark.parametrize("config", [STREET, SMOKE])
 def test_half_precision_trains_float32_weights_and_repeats_itself(colours, config):
+    config = dataclasses.replace(config, iterations=2, log_every=1, precision="bfloat16")
     first, again = train(config, colours), train(config, colours)
     assert first.history == again.history and same_weights(first.model, again.model)
     assert all(np.isfinite(list(row.values())).all() for row in first.history)
@@ -78,7 +80,7 @@ def test_only_the_backbone_computes_in_half_precision():
     model = Baseline(3)
     seen = {}
     model.backbone.register_forward_hook(lambda module, inputs, output: seen.update(maps=output.dtype))
-    outputs = model(torch.rand(4, 3, 128, 64), torch.bfloat16)
+    outputs = model(torch.rand(4, 3, 32, 16), torch.bfloat16)
     assert seen == {"maps": torch.bfloat16}
     assert {tensor.dtype for tensor in outputs.values()} == {torch.float32}
 
@@ -88,7 +90,7 @@ def test_batches_of_the_street_are_the_same_with_a_worker(colours):
     assert one.history == other.history and same_weights(one.model, other.model)
 
 
-@pytest.mark.parametrize(("stored", "kept"), [((144, 72), 0), ((64, 32), 8)])
+@pytest.mark.parametrize(("stored", "kept"), [((72, 36), 0), ((32, 16), 8)])
 def test_the_street_gets_stored_pixels_and_keeps_only_what_was_resized(colours, stored, kept):
     class Noise:
         def load(self, name):
@@ -98,11 +100,11 @@ def test_the_street_gets_stored_pixels_and_keeps_only_what_was_resized(colours, 
     data = dataclasses.replace(colours, train=train_part)
     inputs = Training(STREET, data).inputs
     images = inputs.dataset.__getitems__([3])[0]
-    assert images.dtype == torch.uint8 and images.shape == (1, 3, 144, 72)
+    assert images.dtype == torch.uint8 and images.shape == (1, 3, 72, 36)
     if not kept:
         assert np.array_equal(images[0].permute(1, 2, 0).numpy(), Noise().load("3"))
     batch = next(inputs.after(0))[0]
-    assert batch.dtype == torch.float32 and batch.shape == (8, 3, 128, 64)
+    assert batch.dtype == torch.float32 and batch.shape == (8, 3, 64, 32)
     store = inputs.dataset.store
     assert (store.filled if store else 0) == kept
 
@@ -119,7 +121,7 @@ def test_the_erasing_of_the_settings_reaches_the_street(colours):
 def test_images_stored_without_a_border_are_not_zoomed_into(colours):
     """Those with one are: see test_data_streets.py."""
     assert usual(colours).border == 1
-    image = torch.zeros(1, 3, 144, 72, dtype=torch.uint8)
+    image = torch.zeros(1, 3, 72, 36, dtype=torch.uint8)
     image[..., :2, :] = 255  # the topmost rows, which a crop by a border of a tenth would lose
     street = usual(colours, erasing=0.0)
     street.geometry, street.colour, street.grey, street.blur, street.shade, street.noise = 1e-9, 0, 0, 0, 0, 0
@@ -131,17 +133,16 @@ def test_an_augmentation_of_ones_own_takes_the_place_of_the_usual(colours):
 
     def plain(images):
         shapes.append((images.dtype, tuple(images.shape)))
-        return images[:, :, 8:136, 4:68].float() / 255
+        return images[:, :, 4:68, 2:34].float() / 255
 
-    config = dataclasses.replace(STREET, precision="float32")
-    result = train(config, colours, augment=plain)
-    assert shapes == [(torch.uint8, (8, 3, 144, 72))] * 4
-    assert result.history != train(config, colours).history
+    result = train(STREET, colours, augment=plain)
+    assert shapes == [(torch.uint8, (8, 3, 72, 36))] * 4
+    assert result.history != train(STREET, colours).history
 
 
 def test_the_street_given_is_the_street_that_is_usual(colours):
     generator = torch.Generator().manual_seed(STREET.seed)
-    same = StreetAugmentation(128, 64, erasing=STREET.erasing, border=1, generator=generator)
+    same = StreetAugmentation(64, 32, erasing=STREET.erasing, border=1, generator=generator)
     assert train(STREET, colours, augment=same).history == train(STREET, colours).history
 
 
@@ -160,7 +161,7 @@ def test_the_average_is_that_of_a_naive_loop():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter))
-            model(torch.rand(2, 3, 128, 64))
+            model(torch.rand(2, 3, 32, 16))
         now = min(decay, (1 + i) / (10 + i))
         expected = now * expected + (1 - now) * model.state_dict()[name]
         average.update(model)

@@ -22,6 +22,7 @@ from reidlab.training.inputs import worker_lost
 from reidlab.training.plan import plan
 from reidlab.training.step import Step
 
+pytestmark = pytest.mark.usefixtures("half_size")
 WATCHED = {"identities_per_batch": 3, "images_per_identity": 2, "iterations": 9, "log_every": 3, "evaluate_every": 3}
 
 

@@ -12,6 +12,7 @@ from reidlab.models import Baseline, RelativeDistanceNet
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
 from reidlab.training.watch import Watch
 
+pytestmark = pytest.mark.usefixtures("half_size")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
 
 

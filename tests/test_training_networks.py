@@ -11,6 +11,7 @@ from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_
 from reidlab.training.config import READS
 from reidlab.training.optimizing import parameter_groups
 
+pytestmark = pytest.mark.usefixtures("half_size")
 NETWORKS = {
     "rga": (RGANet, {"start": "half", "attention": "spatial"}, {"cross_entropy", "triplet"}),
     "relation": (RelationNet, {"margin": 1.2, "parts": (4, 2), "terms": ("triplet", "global")}, {"triplet/part4.1"}),

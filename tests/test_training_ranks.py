@@ -17,6 +17,8 @@ from reidlab.training.inputs import new_sampler
 sys.path.insert(0, str(Path(__file__).parent))
 from train_workers import CONFIGS, one, people
 
+pytestmark = pytest.mark.usefixtures("half_size")
+
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):

@@ -2,19 +2,21 @@
 
 import dataclasses
 import errno
+import functools
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+import train_workers
+from forked import Forked
 
 from reidlab.errors import DataError
+from reidlab.models.backbones import SmallBackbone
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.step import Step
 
@@ -31,10 +33,37 @@ KINDS = {
         "held_out": 0.34,
         "learning_rate": 1e-3,
     },
-    "zoom, float16": {"augmentation": "zoom", "precision": "float16", "optimizer": "adam", "clip": 1.0},
-    "street, average": {"augmentation": "street", "average": 0.9, "precision": "bfloat16"},
+    "zoom, float16": {
+        "augmentation": "zoom",
+        "precision": "float16",
+        "optimizer": "adam",
+        "clip": 1.0,
+        "identities_per_batch": 2,
+    },
+    "street, average": {"augmentation": "street", "average": 0.9, "precision": "bfloat16", "identities_per_batch": 2},
     "random triplets": {"metric_loss": "random", "chunk": 3},
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_pictures(half_size):
+    """Images of 32×16 pixels: without instructions for it, half precision takes ten times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SmallBackbone, "height", 32)
+        patch.setattr(SmallBackbone, "width", 16)
+        yield
+
+
+@pytest.fixture(scope="module")
+def in_one(colours, tmp_path_factory):
+    """The run in one piece of each kind, and its folder."""
+
+    @functools.cache
+    def of(kind):
+        folder = tmp_path_factory.mktemp("whole") / "whole"
+        return train(settings(kind), colours, run=RunFolder(folder)), folder
+
+    return of
 
 
 def settings(kind, **changes):
@@ -62,18 +91,17 @@ def interrupted(config, data, path, after):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [3, 6])
-def test_a_run_in_two_pieces_is_the_run_in_one(kind, after, colours, tmp_path):
-    config = settings(kind)
-    whole = train(config, colours, run=RunFolder(tmp_path / "whole"))
+def test_a_run_in_two_pieces_is_the_run_in_one(kind, after, colours, in_one, tmp_path):
+    config, (whole, folder) = settings(kind), in_one(kind)
     interrupted(config, colours, tmp_path / "pieces", after)
     rest = train(config, colours, run=RunFolder(tmp_path / "pieces", resume=True))
     assert same(whole, rest) and len(whole.history) == 3
     numbers = [
         [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "memory_mb")} for row in rows]
-        for rows in (RunFolder(tmp_path / name, resume=True).rows() for name in ("whole", "pieces"))
+        for rows in (RunFolder(path, resume=True).rows() for path in (folder, tmp_path / "pieces"))
     ]
     assert numbers[0] == numbers[1] and {row["iteration"] for row in numbers[0]} >= {3, 6, 8}
-    models = [load_checkpoint(tmp_path / name / "last.pt")[0].state_dict() for name in ("whole", "pieces")]
+    models = [load_checkpoint(path / "last.pt")[0].state_dict() for path in (folder, tmp_path / "pieces")]
     assert all(torch.equal(a, b) for a, b in zip(*(model.values() for model in models), strict=True))
 
 
@@ -86,44 +114,30 @@ def test_four_epochs_are_two_and_two(colours, tmp_path):
     assert same(whole, train(config, colours, run=RunFolder(tmp_path / "run", resume=True)))
 
 
-SCRIPT = """
-import sys, time
-sys.path.insert(0, "tests")
-from conftest import Colours
-from reidlab.data.records import Record, Splits
-from reidlab.training import RunFolder, TrainConfig, train
-
-train_part = [Record(f"{p}_{i}", p, 1 + i % 2, Colours()) for p in range(10, 16) for i in range(4)]
-data = Splits("colours", "as given", "halves", train_part, [], [])
-config = TrainConfig(identities_per_batch=4, images_per_identity=2, iterations=12, log_every=1, save_every=4)
-def slow(row):
-    print(row["iteration"], flush=True)
-    if row["iteration"] >= 6 and "--slow" in sys.argv:
-        time.sleep(60)
-resume = "--resume" in sys.argv
-print(train(config, data, report=slow, run=RunFolder(sys.argv[1], resume=resume)).history)
-"""
-
-
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
-    def start(*arguments):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    def start(name, *options):
+        return Forked(train_workers.slowly, tmp_path / name, options, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
-    whole = start(tmp_path / "whole").communicate(timeout=120)[0].splitlines()[-1]
-    victim = start(tmp_path / "run", "--slow")
+    def end(process):
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+
+    end(start("whole"))
+    victim, told = start("run", "slow"), tmp_path / "run.told"
     deadline = time.monotonic() + 120
-    while victim.stdout.readline().strip() != "6":
+    while not told.exists() or "6\n" not in told.read_text():
         assert time.monotonic() < deadline
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait(30) == -signal.SIGKILL
-    victim.stdout.close()
+        time.sleep(0.05)
+    victim.kill()
+    victim.wait(30)
+    assert victim.returncode == -signal.SIGKILL
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 6  # two of them after the last checkpoint, which is of iteration 4
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(rows) + '\n{"iteration": 7, "trip')  # a half-written line
-    rest = start(tmp_path / "run", "--resume").communicate(timeout=120)[0].splitlines()
-    assert rest[0] == "5" and rest[-1] == whole
+    told.unlink()
+    end(start("run", "resume"))
+    assert told.read_text().startswith("5\n")
+    assert (tmp_path / "run.history").read_text() == (tmp_path / "whole.history").read_text()
     iterations = [
         json.loads(line)["iteration"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]

@@ -12,6 +12,7 @@ from reidlab.training import TrainConfig, train
 from reidlab.training.loop import new_model
 from reidlab.training.step import Step
 
+pytestmark = pytest.mark.usefixtures("half_size")
 LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 
 
@@ -61,7 +62,7 @@ def test_parts_are_compared_with_the_whole_batch_and_not_with_themselves():
     """Two images at a time are one person: by themselves they have nobody to be told from."""
     torch.manual_seed(0)
     model = still(Baseline(4, cross_entropy=False, margin=5.0)).double()
-    images = torch.rand(8, 3, 128, 64, dtype=torch.float64)
+    images = torch.rand(8, 3, 64, 32, dtype=torch.float64)
     _, terms = gradients(model, images, chunk=2)
     alone = [model.loss(model(images[i : i + 2]), LABELS[i : i + 2])["triplet"] for i in range(0, 8, 2)]
     assert float(terms["triplet"]) > 1 and not any(value.item() for value in alone)
@@ -70,7 +71,7 @@ def test_parts_are_compared_with_the_whole_batch_and_not_with_themselves():
 def test_batch_norm_sees_its_part_and_remembers_their_mean():
     torch.manual_seed(0)
     model = Baseline(4)
-    images = torch.rand(8, 3, 128, 64)
+    images = torch.rand(8, 3, 64, 32)
     apart = [copy.deepcopy(model).train() for _ in range(2)]
     for part, one in zip(images.split(4), apart, strict=True):
         one(part)
@@ -85,13 +86,13 @@ def test_batch_norm_sees_its_part_and_remembers_their_mean():
 def test_half_precision_is_near_and_trains(precision, colours):
     torch.manual_seed(0)
     model = Baseline(4, margin=2.0)
-    images = torch.rand(8, 3, 128, 64)
+    images = torch.rand(8, 3, 64, 32)
     full, _ = gradients(copy.deepcopy(model), images)
     half, _ = gradients(copy.deepcopy(model), images, precision=precision)
     one, other = (torch.cat([grad.flatten() for grad in found.values()]) for found in (full, half))
     assert torch.nn.functional.cosine_similarity(one, other, dim=0) > 0.98
     assert torch.linalg.norm(other) == pytest.approx(float(torch.linalg.norm(one)), rel=0.1)
-    config = TrainConfig.preset("smoke", iterations=6, log_every=3, precision=precision)
+    config = TrainConfig.preset("smoke", iterations=2, log_every=1, precision=precision)
     result = train(config, colours)
     assert {p.dtype for p in result.model.parameters()} == {torch.float32}
     assert train(config, colours).history == result.history
@@ -102,7 +103,7 @@ def test_half_precision_is_near_and_trains(precision, colours):
 def test_gradients_are_shortened_after_they_were_unscaled():
     torch.manual_seed(0)
     model = Baseline(4, margin=2.0)
-    grads, _ = gradients(model, torch.rand(8, 3, 128, 64), precision="float16", clip=0.5)
+    grads, _ = gradients(model, torch.rand(8, 3, 64, 32), precision="float16", clip=0.5)
     assert torch.linalg.norm(torch.cat([g.flatten() for g in grads.values()])) == pytest.approx(0.5, rel=1e-3)
 
 
@@ -116,7 +117,7 @@ def test_a_compiled_network_gives_the_same_step(monkeypatch):
     monkeypatch.setattr(torch, "compile", as_it_is)
     torch.manual_seed(0)
     model = Baseline(4, margin=2.0)
-    images = torch.rand(8, 3, 128, 64)
+    images = torch.rand(8, 3, 64, 32)
     plain, _ = gradients(copy.deepcopy(model), images)
     own, _ = gradients(model, images, compile=True)
     assert len(compiled) == 1

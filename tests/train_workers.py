@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
 from conftest import Colours
 
 from reidlab.data.records import Record, Splits
+from reidlab.models.backbones import SmallBackbone
 from reidlab.ranks import Ranks, joined
 from reidlab.training import RunFolder, TrainConfig, train
 
@@ -56,8 +59,26 @@ def interrupted(folder: Path, ranks: Ranks) -> dict[str, object]:
     return {"stopped": stopped, "history": result.history, "weights": result.model.state_dict()}
 
 
+def slowly(folder: Path, options: tuple[str, ...]) -> None:
+    """Train, and wait after the sixth iteration if told to be slow; `told` gets each iteration, `history` the end."""
+    told = folder.with_suffix(".told")
+    config = TrainConfig(identities_per_batch=4, images_per_identity=2, iterations=12, log_every=1, save_every=4)
+
+    def tell(row: dict[str, float]) -> None:
+        with told.open("a") as file:
+            file.write(f"{row['iteration']}\n")
+        if row["iteration"] >= 6 and "slow" in options:
+            time.sleep(60)
+
+    SmallBackbone.height, SmallBackbone.width = 32, 16
+    data = dataclasses.replace(people(), query=[], gallery=[])
+    result = train(config, data, report=tell, run=RunFolder(folder, resume="resume" in options))
+    folder.with_suffix(".history").write_text(str(result.history))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    SmallBackbone.height, SmallBackbone.width = 64, 32  # as the fixture half_size
     with joined("cpu", timeout_seconds=60) as ranks:
         found = {name: one(name, folder / name, ranks) for name in CONFIGS}
         found["interrupted"] = interrupted(folder / "interrupted", ranks)
