@@ -51,7 +51,7 @@ def test_the_message_names_the_places_as_they_were_given():
     gallery = torch.cat([torch.tensor([5, 6, 30]), torch.arange(40, 60)])
     given = labels(torch.tensor([10, 30]), gallery)
     given["gallery_pids"] = torch.cat([torch.tensor([-1, -1]), PEOPLE[gallery[2:]]])  # identity -1 moves the places
-    with pytest.raises(ValueError, match="1 of 2 queries.*query 1 and gallery image 2 "):
+    with pytest.raises(ValueError, match=r"1 of 2 queries.*query 1 and gallery image 2 "):
         evaluate(FEATURES[[10, 30]], FEATURES[gallery], **given)
 
 
@@ -63,9 +63,7 @@ def test_other_images_of_one_camera_other_cameras_and_other_people_are_scored():
     assert evaluate(FEATURES[query], both, **given).rank1 == 1
     distances = torch.cdist(FEATURES[query], both)
     assert evaluate_distances(distances, **given).rank1 == 1 and calibrate(distances, **given).num_positives == 60
-    copies = labels(
-        ALL, ALL, gallery_camids=torch.full((60,), 2)
-    )  # a copy from another camera is a wrong label, not this
+    copies = labels(ALL, ALL, gallery_camids=torch.full((60,), 2))  # of another camera
     assert evaluate(FEATURES, FEATURES, **copies).rank1 == 1
     twins = labels(ALL, ALL, gallery_pids=PEOPLE.roll(1))
     assert evaluate(FEATURES, FEATURES, **twins).rank1 < 1

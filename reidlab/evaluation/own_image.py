@@ -36,8 +36,9 @@ def refuse_own_features(query: Tensor, gallery: Tensor, labels: LabelSet, metric
         query, gallery = l2_normalize(query), l2_normalize(gallery)
     some, others = (places.to(query.device) for places in _sample(len(query), len(gallery)))
     usual = _median(torch.cdist(query[some], gallery[others], compute_mode=_EXACT), labels, 0, some, others)
-    distances = [(query[r] - gallery[c]).norm(dim=1) for r, c in zip(row.split(_PAIRS), column.split(_PAIRS))]
-    _refuse(torch.cat(distances), usual, row, column, labels)
+    pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)
+    distances = torch.cat([(query[rows] - gallery[columns]).norm(dim=1) for rows, columns in pairs])
+    _refuse(distances, usual, row, column, labels)
 
 
 def refuse_own_distances(distances: Tensor, labels: LabelSet, start: int) -> None:
@@ -78,8 +79,9 @@ def _refuse(distances: Tensor, usual: Tensor, row: Tensor, column: Tensor, label
         return
     first = int(found.int().argmax())
     number = len(row[found].unique())
+    there = int(labels.somebody[int(column[first])])
     raise ValueError(
         f"{number} of {len(labels.query_pids)} queries are in the gallery themselves, or as a copy: query "
-        f"{int(row[first])} and gallery image {int(labels.somebody[int(column[first])])} are of one identity and camera "
-        'and nearly the same. With same_camera="keep" each would find itself first; take these images out of the gallery'
+        f"{int(row[first])} and gallery image {there} are of one identity and camera and nearly the same. With "
+        'same_camera="keep" each would find itself first; take these images out of the gallery'
     )
