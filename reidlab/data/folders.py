@@ -17,7 +17,7 @@ JUNK = -1
 """Market-1501's identity number for boxes that hold no usable person."""
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MARKET_COUNTS = (12936, 3368)  # training images and queries as published
-_MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
+MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
 _MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,2}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 _MARKET_PATTERN = "identity_cCAMERAsSEQUENCE_frame_box.jpg, such as 0001_c1s1_000001_00.jpg"
 # In a folder of one person: a camera that is called one anywhere in the name, else a number of one or two digits.
@@ -70,7 +70,7 @@ class Market1501(Splits):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = _existing(root)
-        bases = [root / base for base in _MARKET_BASES]
+        bases = [root / base for base in MARKET_BASES]
         base = next((base for base in bases if all((base / part).is_dir() for part in MARKET_FOLDERS[1:])), None)
         if base is None:
             missing = [part for part in MARKET_FOLDERS[1:] if not (root / part).is_dir()]
