@@ -20,10 +20,11 @@ _MARKET_COUNTS = (12936, 3368)  # training images and queries as published
 MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
 _MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,2}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 _MARKET_PATTERN = "identity_cCAMERAsSEQUENCE_frame_box.jpg, such as 0001_c1s1_000001_00.jpg"
-# In a folder of one person: a camera that is called one anywhere in the name, else a number of one or two digits.
+# In a folder of one person: a camera that is called one anywhere in the name, else a number of one or two digits, but
+# not 05_1.png, which may be frame 5 of camera 1.
 _CAMERA = re.compile(r"(?:^|[_. -])(?:c|cam(?:era)?[_-]?)(\d{1,3})(?:s\d+)?(?=[_. -])", re.ASCII | re.IGNORECASE)
-_PLAIN_CAMERA = re.compile(r"(\d{1,2})_", re.ASCII)
-_NUMBER_FIRST = re.compile(r"(?:p|id|pid|person)?[_-]?(-1|\d{1,6})(?=[_. -])", re.ASCII | re.IGNORECASE)
+_PLAIN_CAMERA = re.compile(r"(?!0\d_\d[_.])(\d{1,2})_", re.ASCII)
+_NUMBER_FIRST = re.compile(r"(?:(?:p|id|pid|person)[_-]?)?(-1|\d{1,6})(?=[_. -])", re.ASCII | re.IGNORECASE)
 _PERSON_FOLDER = re.compile(r"-1|\d{1,9}", re.ASCII)
 _FOLDER_PATTERN = (
     "identity/camera_anything.png such as 7/2_0031.png or 7/cam2_0031.png, or Market-1501's 0007_c2s1_000031_00.jpg"
@@ -117,11 +118,13 @@ class FolderDataset(Splits):
     """Pictures of your own: one folder per person, or one flat folder with Market-1501's names.
 
     A picture is `identity/camera_anything.png`, such as `7/2_0031.png`, or, flat, `0007_c2s1_000031_00.jpg`. In the
-    folder of a person the camera is the number called c, cam or camera wherever it stands (`7/0031x_cam2.png`,
-    `7/C2_0031.jpg`), else the first number, of at most two digits. A number in front of a named camera must be the
-    folder's (`7/0007_cam2_0031.png`), since it may be a person's or a frame's. Identity -1 is junk, left out and
-    counted in `junk`; 0000 of flat names is Market-1501's number for distractors, who are in the gallery and never
-    searched for, while a folder `0/` is a person as any other. Folders inside the folder of a person are an error.
+    folder of a person the camera is the number called c, cam or camera wherever it stands (`7/C2_0031.jpg`,
+    `7/street_cam2.png`), else the first number, of at most two digits (not in `7/05_1.png`: 05 may be a frame). A
+    number in front of a named camera must be the folder's (`7/0007_cam2_0031.png`), since it may be a person's or a
+    frame's. Identity -1 is junk, left out and counted in `junk`; 0000 in Market-1501's names stands for distractors,
+    who are in the gallery and never searched for, while a folder `0/` is a person as any other. Folders inside the
+    folder of a person are an error.
+
     Which picture plays which part is settled by the first of these that applies:
 
     1. `query` and `gallery` (and `train`) are given: lists of names relative to `root`; forward slashes and
@@ -276,7 +279,9 @@ def _by_rule(root: Path, records: Sequence[Record]) -> tuple[list[Record], list[
 
 def _is_distractor(record: Record) -> bool:
     """Whether an image is of nobody in particular, as Market-1501's 0000; the folder 0/ of a person is not."""
-    return record.pid == 0 and _MARKET_NAME.fullmatch(record.image.rpartition("/")[2]) is not None
+    *folders, name = record.image.split("/")
+    flat = not (folders and _PERSON_FOLDER.fullmatch(folders[-1]))
+    return record.pid == 0 and (flat or name.startswith("0000_"))
 
 
 def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:

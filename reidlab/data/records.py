@@ -81,7 +81,8 @@ class FolderSource:
             what = getattr(error, "strerror", None) or str(error) or type(error).__name__
             if isinstance(error, UnidentifiedImageError):
                 what = f"none of {', '.join(_FORMATS)}" if path.stat().st_size else "0 bytes"
-            raise DataError(f"{path}: cannot be read as an image ({what}); copy the file again") from None
+            text = f"{path}: cannot be read as an image ({what}); copy the file again, or save it anew"
+            raise DataError(text) from None
 
 
 def _problem(image: Image.Image) -> str | None:
