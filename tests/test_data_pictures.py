@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import struct
 import zlib
 from pathlib import Path
@@ -15,7 +16,10 @@ from reidlab.cli import app
 from reidlab.data import CUHK03, FolderDataset, Market1501, check
 from reidlab.data.records import FolderSource, Record
 from reidlab.data.store import PixelStore
-from reidlab.errors import DataError
+from reidlab.data.workers import named_errors
+from reidlab.errors import DataError, WorkerError
+from reidlab.features import extract_features
+from reidlab.models.pixels import RawPixels
 
 FOLDER = ["7/1_a.png", "7/1_b.png", "7/2_a.png"]
 MARKET = ["query/0001_c1s1_000001_00.png", "bounding_box_test/0001_c2s1_000001_00.png"]
@@ -145,7 +149,7 @@ READ += [
     "{p:04d}_c{c}_f{k:07d}.jpg",
     "{p}/{p:04d}_C{c}S1_{k:06d}_00.JPG",
 ]
-READ += ["{p}/frame{k}_cam{c}.png", "{p}/camera_{c}_{k}.webp"]
+READ += ["{p}/frame{k}_cam{c}.png", "{p}/camera_{c}_{k}.webp", "{p:04d}_c{c:03d}_{k:08d}_0.jpg"]
 REFUSED = [
     "{p}/{k:03d}_cam{c}.jpg",
     "{p}/{k:03d}_{c}.png",
@@ -176,6 +180,14 @@ def test_the_camera_is_read_or_the_name_refused(tmp_path, pattern):
 def test_a_name_that_contradicts_its_folder(tmp_path, name):
     with pytest.raises(DataError, match=f"{name}: the folder says identity 7, the name begins with "):
         FolderDataset(write(tmp_path, [*FOLDER, name]))
+
+
+def test_listed_names_are_one_name_however_they_are_written(tmp_path):
+    write(tmp_path, [*FOLDER, "7/2/1_a.png"])
+    with pytest.raises(DataError, match=r"7/1_a\.png is in query and in gallery"):
+        FolderDataset(tmp_path, query=["7/1_a.png"], gallery=["./7//1_a.png", "7/2_a.png"])
+    with pytest.raises(DataError, match=r"7/2/1_a\.png: the name does not tell"):  # person 7 or 2?
+        FolderDataset(tmp_path, query=["7/1_a.png"], gallery=["7/2/1_a.png", "7/2_a.png"])
 
 
 def test_two_folders_of_one_number(tmp_path):
@@ -261,6 +273,30 @@ def test_workers_and_this_process_end_an_evaluation_in_the_same_line(tmp_path):
     ends = [run("evaluate", tmp_path, "--format", "folder", "--device", "cpu", "--workers", n) for n in (0, 2)]
     assert [end.exit_code for end in ends] == [1, 1]
     assert ends[0].stderr == ends[1].stderr and ends[0].stderr.count("\n") == 1 and "7/1_b.png" in ends[0].stderr
+
+
+class Killer:
+    def load(self, name):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_lost_worker_is_one_line_in_an_evaluation_as_well():
+    with pytest.raises(WorkerError, match="a process that reads images was lost"):
+        extract_features(RawPixels(), [Record("a", 1, 1, Killer())], workers=1)
+
+
+def test_a_message_of_a_worker_is_whole_whatever_is_in_it():
+    trace = (
+        'Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "a"\n'
+    )
+    error = DataError(f"{trace}reidlab.errors.DataError: Error: 1.png: got DataError: cut short\n")
+
+    def batches():
+        yield 1
+        raise error
+
+    with pytest.raises(DataError, match=r"^Error: 1\.png: got DataError: cut short$"):
+        list(named_errors(batches()))
 
 
 # --- check, and data to train on ---------------------------------------------------------------------------------

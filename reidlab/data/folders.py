@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ JUNK = -1
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MARKET_COUNTS = (12936, 3368)  # training images and queries as published
 MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
-_MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,2}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
+_MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,3}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 _MARKET_PATTERN = "identity_cCAMERAsSEQUENCE_frame_box.jpg, such as 0001_c1s1_000001_00.jpg"
 # In a folder of one person: a camera that is called one anywhere in the name, else a number of one or two digits, but
 # not 05_1.png, which may be frame 5 of camera 1.
@@ -187,7 +188,7 @@ class FolderDataset(Splits):
             _check_beside(root)
             parts = [_scan(source, part) if part in folders else [] for part in _PARTS]
         else:
-            parts = [[], *_by_rule(root, _scan(source, ""))]
+            parts = [[], *query_and_gallery(root, _scan(source, ""))]
         kept = [[record for record in records if record.pid != JUNK] for records in parts]
         _check_parts(root, kept)
         if "train" in folders and query is None and not kept[0]:
@@ -208,7 +209,7 @@ def _listed(source: FolderSource, part: str, names: Iterable[str | os.PathLike[s
         name = relative_name(given)
         if leads_out(name):
             raise DataError(f"{part} list: {name} leads out of {source.root}; give names relative to that folder")
-        records.append(_record(source, name))
+        records.append(_record(source, posixpath.normpath(name)))
     lost = [record.image for record in records if not (source.root / record.image).is_file()]
     if lost:
         raise DataError(f"{part} list: names {len(lost)} images that are not in {source.root}: {a_few(lost)}")
@@ -255,7 +256,8 @@ def _record(source: FolderSource, name: str) -> Record:
         return Record(name, int(flat[1]), int(flat[2]), source)
     cameras = {int(number) for number in _CAMERA.findall(file_name)}
     plain, first = _PLAIN_CAMERA.match(file_name), _NUMBER_FIRST.match(file_name)
-    if person is None or not is_image_name(file_name) or not (cameras or plain):
+    nested = len(folders) > 1 and _PERSON_FOLDER.fullmatch(folders[-2])  # whose folder is it?
+    if person is None or nested or not is_image_name(file_name) or not (cameras or plain):
         raise DataError(f"{source.root / name}: the name does not tell identity and camera; expected {_FOLDER_PATTERN}")
     if len(cameras) > 1:
         raise DataError(
@@ -271,17 +273,11 @@ def _record(source: FolderSource, name: str) -> Record:
     return Record(name, person, cameras.pop() if cameras else int(plain[1]), source)
 
 
-def _by_rule(root: Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
-    queries, _ = query_and_gallery(root, [record for record in records if not _is_distractor(record)])
-    chosen = set(map(id, queries))
-    return queries, [record for record in records if id(record) not in chosen]
-
-
 def _is_distractor(record: Record) -> bool:
     """Whether an image is of nobody in particular, as Market-1501's 0000; the folder 0/ of a person is not."""
     *folders, name = record.image.split("/")
     flat = not (folders and _PERSON_FOLDER.fullmatch(folders[-1]))
-    return record.pid == 0 and (flat or name.startswith("0000_"))
+    return record.pid == 0 and _MARKET_NAME.fullmatch(name) is not None and (flat or name.startswith("0000_"))
 
 
 def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
@@ -289,7 +285,7 @@ def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[lis
 
     Args:
         where: what the images are, for messages.
-        records: images of people; nobody who was seen by one camera only becomes a query.
+        records: images of people; nobody who was seen by one camera only becomes a query, and no distractor.
 
     Raises:
         DataError: nobody was seen by two cameras.
@@ -302,10 +298,11 @@ def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[lis
     """
     people: dict[int, dict[int, list[Record]]] = {}
     for record in records:
-        people.setdefault(record.pid, {}).setdefault(record.camid, []).append(record)
+        if record.pid != JUNK and not _is_distractor(record):
+            people.setdefault(record.pid, {}).setdefault(record.camid, []).append(record)
     queries = []
-    for pid, cameras in people.items():
-        if len(cameras) < 2 or pid == JUNK:
+    for cameras in people.values():
+        if len(cameras) < 2:
             continue
         firsts = [shots[0] for _, shots in sorted(cameras.items()) if len(shots) > 1]
         queries += firsts or [cameras[min(cameras)][0]]
