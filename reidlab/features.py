@@ -136,6 +136,7 @@ def evaluate_model(
     Raises:
         ValueError: as for `extract_features` and `reidlab.evaluation.evaluate`; an unknown rule is refused before
             anything is embedded.
+        DataError, WorkerError: as for `extract_features`.
         RankError: another process was lost.
 
     Taught in: notebooks/00_start_here.ipynb

@@ -157,6 +157,7 @@ REFUSED = [
     "{p}/{p}_{c}_{k}.png",
     "{p}/c{c}_cam{k}.png",
 ]
+REFUSED += ["{p}/1_{p:03d}_{c}_0{k}.png"]  # CUHK03's: camera pair, identity, view, image
 REFUSED += ["{p:04d}/{p:04d}_000_{c:02d}_0303morning_{k:04d}_0.jpg", "{p:04d}{k:03d}.png", "{p}/{p:03d}_{c}_{k}.png"]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from reidlab.data.folders import refuse_shared
 from reidlab.data.layout import NP_FOLDERS, Layout, find_layout, missing_error, require_box
-from reidlab.data.listing import list_folder, list_images
+from reidlab.data.listing import list_images
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, a_few, name_of_cell, parse_image_name
 from reidlab.data.protocolfile import NewProtocol, read_new_protocol
@@ -55,7 +55,8 @@ class CUHK03(Splits):
         ValueError: an argument is none of its choices.
         FileNotFoundError: files are missing; the message lists which, where they were looked for, and
             where they come from.
-        DataError: a file is damaged or another than its name says, or the protocol contradicts the images.
+        DataError: a file is damaged or another than its name says, the protocol contradicts the images, or a folder of
+            images holds further folders or links that point nowhere.
 
     Example:
         >>> import tempfile
@@ -129,7 +130,7 @@ def _read_new(layout: Layout, box: str) -> list[list[Record]]:
     else:
         source, folder = FolderSource(layout.extracted), f"images_{box}"
         place = layout.extracted / folder
-        there = set(list_folder(place)[0])
+        there = set(list_images(place))
         absent = [name for name in protocol.names if name not in there]
     if absent:
         raise DataError(

@@ -22,9 +22,9 @@ MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
 _MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,3}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 _MARKET_PATTERN = "identity_cCAMERAsSEQUENCE_frame_box.jpg, such as 0001_c1s1_000001_00.jpg"
 # In a folder of one person: a camera that is called one anywhere in the name, else a number of one or two digits, but
-# not 05_1.png, which may be frame 5 of camera 1.
+# not 05_1.png, which may be frame 5 of camera 1, nor CUHK03's 1_001_2_06.png, whose camera is 2.
 _CAMERA = re.compile(r"(?:^|[_. -])(?:c|cam(?:era)?[_-]?)(\d{1,3})(?:s\d+)?(?=[_. -])", re.ASCII | re.IGNORECASE)
-_PLAIN_CAMERA = re.compile(r"(?!0\d_\d[_.])(\d{1,2})_", re.ASCII)
+_PLAIN_CAMERA = re.compile(r"(?!0\d_\d[_.]|\d_\d{3,5}_[12]_\d\d\.)(\d{1,2})_", re.ASCII)
 _NUMBER_FIRST = re.compile(r"(?:(?:p|id|pid|person)[_-]?)?(-1|\d{1,6})(?=[_. -])", re.ASCII | re.IGNORECASE)
 _PERSON_FOLDER = re.compile(r"-1|\d{1,9}", re.ASCII)
 _FOLDER_PATTERN = (
@@ -80,6 +80,7 @@ class Market1501(Splits):
                 f"{root}: missing {' and '.join(f'{part}/' for part in missing)}; expected Market-1501's folders "
                 f"{', '.join(f'{part}/' for part in MARKET_FOLDERS)}; pictures in another order: FolderDataset(root)"
             )
+        list_folder(base)  # else a bounding_box_train/ that is a link to nowhere would be no data to train on
         source, parts, junk = FolderSource(base), [], 0
         for part in MARKET_FOLDERS:
             records = list(_market_records(source, part)) if (base / part).is_dir() else []
