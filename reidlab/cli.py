@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -57,6 +58,7 @@ def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @app.callback()
 def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Show log messages.")] = False) -> None:
+    warnings.filterwarnings("ignore", "Image size")  # Pillow's: such an image is refused, in one line
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
 
 
@@ -115,11 +117,16 @@ def weights(
 
 @app.command()
 @_one_line_errors
-def check(root: Root) -> None:
-    """Check the files of CUHK03, or of a world: what is there, what is wrong, what to do."""
+def check(
+    root: Root,
+    data_format: Annotated[
+        str | None, typer.Option("--format", help="cuhk03, market1501 or folder; found out if not given.")
+    ] = None,
+) -> None:
+    """Check a data set, every image of it: what is there, what is wrong, what to do."""
     from reidlab.data import check as check_files
 
-    report = check_files(root)
+    report = check_files(root, data_format=data_format)
     typer.echo(str(report))
     if not report.ok:
         raise typer.Exit(1)
@@ -154,6 +161,10 @@ def train(
     run = out or Path("runs", "-".join(filter(None, (preset, box))))
     with joined(where) as ranks:
         data = open_data(root, data_format, box, protocol, split)
+        if not data.train:
+            part = "bounding_box_train/" if data_format == "market1501" else "train/ (beside query/ and gallery/)"
+            lacks = "the protocol names no images to train on" if data_format == "cuhk03" else f"{part} is missing"
+            raise DataError(f"{root}: nothing to train on: {lacks}; `reidlab evaluate` needs none")
         if dry_run:
             from reidlab.training.plan import plan
 

@@ -23,7 +23,7 @@ from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
 from reidlab.files import check_writable, usual_mode
 
-FORMAT = "reidlab pixels 1"
+FORMAT = "reidlab pixels 2"  # 1 held images as they lie in their files, whatever their orientation tags
 _PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
 _HELD = 1 << 32  # set in the mark of an image that is there; the lower 32 bits are its checksum
 
@@ -126,12 +126,7 @@ class PixelStore:
         self._known[index] = True
 
     def _read(self, record: Record) -> Tensor:
-        image = record.load()
-        try:
-            tensor = to_image_tensor(image)
-        except ValueError as error:
-            raise DataError(f"{record.image}: {error}") from None
-        return v2.functional.resize(tensor, [self.height, self.width], antialias=True)
+        return v2.functional.resize(to_image_tensor(record.load()), [self.height, self.width], antialias=True)
 
     def _memory(self, size: int) -> mmap.mmap:
         if self.file is None:
@@ -207,7 +202,7 @@ def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise DataError(f"{path}: not a store of images of this package; choose another name for the store")
+        raise DataError(f"{path}: not a store of images of this package and version; choose another name for the store")
     size, wanted = (
         f"{header['images']} images of {header['height']}×{header['width']}" for header in (found, expected)
     )

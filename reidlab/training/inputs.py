@@ -19,7 +19,7 @@ from reidlab.data.records import Record
 from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
-from reidlab.errors import WorkerError
+from reidlab.data.workers import named_errors
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig, check_chunk
 
@@ -109,7 +109,7 @@ class Inputs:
             if now > epoch or begun is None:
                 self.own.start(now, 0)
                 begun = iter(self.loader)
-            for images, labels in _named(begun):
+            for images, labels in named_errors(begun):
                 images = self._changed(images.to(self.device, non_blocking=True))
                 yield images.to(memory_format=torch.channels_last), labels.to(self.device, non_blocking=True)
 
@@ -207,27 +207,6 @@ class _OneByOne:
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.stack([self.transform(image) for image in images])
-
-
-def _named(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Hand on batches, and give what goes wrong in the processes that read them its own message again."""
-    try:
-        yield from batches
-    except (ValueError, OSError) as error:
-        _, copied, last = str(error).rpartition("Error: ")
-        if not copied or "Original Traceback" not in str(error):
-            raise
-        raise type(error)(last.strip()) from None
-
-
-def worker_lost(error: Exception) -> WorkerError | None:
-    """Return what to say if an error is torch's word for a lost worker, which it raises at any place."""
-    if "DataLoader worker" not in str(error):
-        return None
-    return WorkerError(
-        f"a process that reads images was lost ({' '.join(str(error).split())[:120]}); it may have needed more "
-        "memory than there is: use fewer workers, or a cache file"
-    )
 
 
 def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLike[str] | None) -> str | None:
