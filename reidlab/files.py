@@ -145,8 +145,8 @@ def sweep(folder: Path, name: str | None = None, age: float = 3600.0) -> None:
         age: seconds without a change after which something without a lock is nobody's: locks are missing on some
             network folders.
     """
-    stem, suffix = os.path.splitext(name or "")
-    for rest in {folder / entry.removesuffix(_LOCK) for entry in os.listdir(folder)}:
+    stem, suffix = Path(name or "").stem, Path(name or "").suffix
+    for rest in {folder / entry.name.removesuffix(_LOCK) for entry in folder.iterdir()}:
         if not re.fullmatch(rf"\.{re.escape(stem)}{'-' if name else ''}.*\.partial{re.escape(suffix)}.*", rest.name):
             continue
         lock = Lock(rest.with_name(rest.name + _LOCK))

@@ -47,7 +47,8 @@ def export_png(
         ValueError: an unknown box type or a number of jobs below 1.
         FileNotFoundError: there is no `cuhk-03.mat`.
         DataError: the `.mat` is damaged, or an image folder is a link that leads out of `out`.
-        OSError: `out` cannot be written, another process exports into it, or the disk is full; finished files stay, the next run continues.
+        OSError: `out` cannot be written, another process exports into it, or the disk is full; finished files stay,
+            the next run continues.
 
     Example:
         >>> import tempfile
