@@ -2,9 +2,9 @@
 
 An error is meant for the user if its text says what to do. These are: the types below; `ValueError`, `OSError` and
 `FloatingPointError` that a `raise` statement of this package raised; errors of the system that name a file, or a
-resource that ran out; and a lack of memory. The same `ValueError` from a line that called numpy, torch or Python itself is a
-bug: somewhere a check is missing. So whoever calls a library with input that it may refuse catches its error and raises
-one of the package's own.
+resource that ran out; and a lack of memory. The same `ValueError` from a line that called numpy, torch or Python itself
+is a bug: somewhere a check is missing. So whoever calls a library with input that it may refuse catches its error and
+raises one of the package's own.
 """
 
 from __future__ import annotations

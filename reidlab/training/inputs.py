@@ -18,7 +18,7 @@ from reidlab.data.records import Record
 from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
-from reidlab.errors import WorkerError
+from reidlab.errors import DataError, WorkerError
 from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
 from reidlab.training.config import TrainConfig, check_chunk
@@ -213,7 +213,7 @@ def _named(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
     """Hand on batches, and give what goes wrong in the processes that read them its own message again."""
     try:
         yield from batches
-    except (ValueError, OSError) as error:
+    except (DataError, OSError) as error:
         _, copied, last = str(error).rpartition("Error: ")
         if not copied or "Original Traceback" not in str(error):
             raise
