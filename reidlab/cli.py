@@ -67,7 +67,7 @@ Protocol = Annotated[str, typer.Option(help="new (767/700 identities) or classic
 Split = Annotated[int | None, typer.Option(help="Number of the classic split, 0 to 19.")]
 Format = Annotated[str, typer.Option(help="cuhk03, market1501 or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
-Workers = Annotated[int, typer.Option(help="Processes that read images.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
 
 
 @app.callback()

@@ -105,7 +105,9 @@ def alone(path: Path, doing: str) -> Iterator[None]:
     try:
         while not lock.take():
             if time.monotonic() > patience:
-                raise FileExistsError(f"{path.parent}: another process is {doing}; wait for its end, or choose another")
+                raise FileExistsError(
+                    f"{path.parent}: another process is {doing}; wait until it ends, or use another folder"
+                )
             time.sleep(0.1)
     except OSError as error:
         if isinstance(error, FileExistsError):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidlab.errors import DataError
+from reidlab.files import check_writable
 from reidlab.lessons.contents import PROFILES, Lesson, catalogue, notebooks_folder
 from reidlab.lessons.environment import check_runnable
 from reidlab.lessons.parameters import parse_parameters, read_parameters
@@ -48,6 +49,7 @@ def run_lessons(
     Raises:
         ValueError: unknown profile, `jobs` < 1, `timeout` <= 0, two notebooks of one name.
         FileNotFoundError: a notebook does not exist, or what runs them is not installed.
+        OSError: `out` cannot be written.
         KeyboardInterrupt: Ctrl-C, or a request to end; processes were ended, unfinished output removed.
     """
     pairs = list(parameters)
@@ -56,6 +58,7 @@ def run_lessons(
     _check_arguments(dict(pairs)["PROFILE"], jobs, timeout)
     check_runnable()
     paths, lessons, out = find_notebooks(notebooks), _known_lessons(), Path(out).resolve()
+    check_writable(out / "results.json")
     results: dict[str, LessonResult] = {}
     waiting = []
     say(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}")
