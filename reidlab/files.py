@@ -35,6 +35,7 @@ class Lock:
         >>> first, second = Lock(file), Lock(file)
         >>> first.take(), second.take(), first.release(), second.take()
         (True, False, None, True)
+        >>> second.release()
     """
 
     def __init__(self, path: Path) -> None:
@@ -149,7 +150,7 @@ def sweep(folder: Path, name: str | None = None, age: float = 3600.0) -> None:
     """
     stem, suffix = Path(name or "").stem, Path(name or "").suffix
     for rest in {folder / entry.name.removesuffix(_LOCK) for entry in folder.iterdir()}:
-        if not re.fullmatch(rf"\.{re.escape(stem)}{'-' if name else ''}.*\.partial{re.escape(suffix)}.*", rest.name):
+        if not re.fullmatch(rf"\.{re.escape(stem) or '.*'}-[\w-]+\.partial{re.escape(suffix)}.*", rest.name):
             continue
         lock = Lock(rest.with_name(rest.name + _LOCK))
         with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's

@@ -125,10 +125,12 @@ def test_leftovers_without_a_lock_go_by_their_age(tmp_path):
     for name, hours in ((".last-old.partial.pt", 2), (".last-new.partial.pt", 0), (".best-old.partial.pt.lock", 2)):
         (tmp_path / name).write_text("")
         os.utime(tmp_path / name, (time.time() - 3600 * hours,) * 2)
-    for mine in ("notes.partial.txt", ".partial-00_start", ".lock"):
+    for mine in ("notes.partial.txt", ".notes.partial", ".partial-00_start", ".lock"):
         (tmp_path / mine).write_text("mine")
     sweep(tmp_path)
-    assert names(tmp_path) == sorted([".last-new.partial.pt", ".lock", ".partial-00_start", "notes.partial.txt"])
+    assert names(tmp_path) == sorted(
+        [".last-new.partial.pt", ".lock", ".notes.partial", ".partial-00_start", "notes.partial.txt"]
+    )
 
 
 def draw_slowly(pipe, root):
@@ -243,6 +245,9 @@ def test_a_console_ends_nothing(monkeypatch):
         assert list(progress.progress([1, 2], "counting")) == [1, 2]
         with contextlib.suppress(BrokenPipeError):
             stream and stream.close()
+        for replaced in (sys.stdout, sys.stderr):
+            if replaced is not stream:
+                replaced.close()
 
 
 ROW = {"kind": "train", "triplet": 0.5}
@@ -415,9 +420,10 @@ def test_odd_notebooks_are_refused_one_by_one(tmp_path, capsys):
     assert names(tmp_path / "out") == ["index.html", "results.json"]
 
 
-def test_values_that_no_record_holds_are_refused():
-    with pytest.raises(ValueError, match="RATE is nan; only finite"):
-        parse_parameters([("RATE", "nan")], {"RATE": 0.1})
+def test_values_that_no_record_holds_are_refused(tmp_path):
+    (tmp_path / "mini.ipynb").write_text(book(parameters('PROFILE = "laptop"\nRATE = 0.1')))
+    (result,) = run_lessons([tmp_path / "mini.ipynb"], tmp_path / "out", parameters=[("RATE", "nan")], html=False)
+    assert result.status == "refused" and "is nan; only finite" in result.message
     with pytest.raises(ValueError, match="expected a dict"):
         parse_parameters([("A", "{[]: 1}")], {"A": {}})
 

@@ -127,8 +127,7 @@ def parse_parameters(given: Iterable[tuple[str, str]], known: Mapping[str, Any])
         known: the notebook's parameters with their defaults.
 
     Raises:
-        ValueError: an unknown name (the known ones are listed), a name given twice, a value of another
-            type or not finite.
+        ValueError: an unknown name (the known ones are listed), a name given twice, a value of another type.
 
     Example:
         >>> parse_parameters([("SEED", "3"), ("DATA_DIR", "2024")], {"SEED": 0, "DATA_DIR": "../data"})
@@ -144,7 +143,6 @@ def parse_parameters(given: Iterable[tuple[str, str]], known: Mapping[str, Any])
         if name in values:
             raise ValueError(f"parameter {name} is given twice")
         values[name] = _value(name, text, known[name])
-        plain(name, values[name])
     return values
 
 

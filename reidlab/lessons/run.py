@@ -15,6 +15,7 @@ from reidlab.lessons.parameters import parse_parameters, read_parameters
 from reidlab.lessons.processes import Job, run_all
 from reidlab.lessons.summary import LessonResult, print_result, print_summary, shown, write_summary
 from reidlab.progress import say
+from reidlab.results import plain
 
 
 def run_lessons(
@@ -130,6 +131,7 @@ def _prepare(
     try:
         defaults = read_parameters(path)
         given = parse_parameters(pairs, defaults)
+        plain("parameters", given)  # refuses what results.json cannot hold
     except (DataError, ValueError) as error:
         return LessonResult(path.stem, "refused", 0.0, dict(pairs), str(error))
     values = {**defaults, **given}

@@ -176,7 +176,7 @@ def _is_there(root: Path, key: str, shape: tuple[int, ...]) -> bool:
     try:
         found = json.loads(about.read_text(encoding="utf-8"))
         name, have = found["dataset"], found["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         name = have = None
     if name != _DATASET:
         raise DataError(

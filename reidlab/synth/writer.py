@@ -80,7 +80,7 @@ def _is_there(root: Path, key: str) -> bool:
     try:
         found = json.loads((root / "world.json").read_text(encoding="utf-8"))
         name, have = found["dataset"], found["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         name = have = None
     if name != "walkers":
         raise DataError(f"{root}: holds something that is not a world (no readable world.json); choose another folder")
