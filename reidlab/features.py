@@ -17,6 +17,7 @@ from reidlab.evaluation import Evaluation, evaluate
 from reidlab.evaluation.rules import check_rule
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
+from reidlab.signals import begin_worker
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def extract_features(
         raise ValueError("records is empty: there is nothing to embed")
     own = [records[i] for i in range(ranks.rank, len(records), ranks.size)]
     own = own or [records[0]]  # a rank without a share embeds one, to know how wide features are, and drops it
-    loader = DataLoader(_Preprocessed(own, model.preprocess), batch_size, num_workers=workers)
+    loader = DataLoader(
+        _Preprocessed(own, model.preprocess), batch_size, num_workers=workers, worker_init_fn=begin_worker
+    )
     batches = named_errors(progress(loader, "embedding", unit="batch") if ranks.is_first else loader)
     was_training = model.training
     model.to(device).eval()

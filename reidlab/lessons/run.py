@@ -8,10 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidlab.errors import DataError
+from reidlab.files import check_writable
 from reidlab.lessons.contents import PROFILES, Lesson, catalogue, notebooks_folder
+from reidlab.lessons.environment import check_runnable
 from reidlab.lessons.parameters import parse_parameters, read_parameters
 from reidlab.lessons.processes import Job, run_all
 from reidlab.lessons.summary import LessonResult, print_result, print_summary, shown, write_summary
+from reidlab.progress import say
+from reidlab.results import plain
 
 
 def run_lessons(
@@ -45,17 +49,20 @@ def run_lessons(
 
     Raises:
         ValueError: unknown profile, `jobs` < 1, `timeout` <= 0, two notebooks of one name.
-        FileNotFoundError: a notebook does not exist.
+        FileNotFoundError: a notebook does not exist, or what runs them is not installed.
+        OSError: `out` cannot be written.
         KeyboardInterrupt: Ctrl-C, or a request to end; processes were ended, unfinished output removed.
     """
     pairs = list(parameters)
     if not any(name == "PROFILE" for name, _ in pairs):
         pairs.insert(0, ("PROFILE", profile))
     _check_arguments(dict(pairs)["PROFILE"], jobs, timeout)
+    check_runnable()
     paths, lessons, out = find_notebooks(notebooks), _known_lessons(), Path(out).resolve()
+    check_writable(out / "results.json")
     results: dict[str, LessonResult] = {}
     waiting = []
-    print(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}", flush=True)
+    say(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}")
     for path in paths:
         job = _prepare(path, pairs, lessons, timeout, out)
         if isinstance(job, LessonResult):
@@ -124,10 +131,11 @@ def _prepare(
     try:
         defaults = read_parameters(path)
         given = parse_parameters(pairs, defaults)
+        plain("parameters", given)  # refuses what results.json cannot hold
     except (DataError, ValueError) as error:
         return LessonResult(path.stem, "refused", 0.0, dict(pairs), str(error))
     values = {**defaults, **given}
     if timeout is None and values["PROFILE"] != "gpu":
         minutes = lessons[path.stem].minutes[values["PROFILE"]] if path.stem in lessons else 3
         timeout = max(300.0, 10 * 60 * minutes)
-    return Job(path, values, timeout, out / f".partial-{path.stem}")
+    return Job(path, values, given, timeout, out / f".partial-{path.stem}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -21,6 +20,7 @@ from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
 from reidlab.data.workers import named_errors
 from reidlab.ranks import Ranks
+from reidlab.signals import begin_worker
 from reidlab.training.config import TrainConfig, check_chunk
 
 Augment = Callable[[Tensor], Tensor]
@@ -87,7 +87,7 @@ class Inputs:
             collate_fn=_as_is,
             pin_memory=device.startswith("cuda"),
             multiprocessing_context=_start_method(workers, self.dataset.store, cache),
-            worker_init_fn=_leave_ctrl_c_alone,
+            worker_init_fn=begin_worker,
         )
 
     def after(self, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -222,11 +222,6 @@ def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLi
             f"workers={workers}: on this system workers cannot share images in memory; give a cache file, or workers=0"
         )
     return None
-
-
-def _leave_ctrl_c_alone(_: int) -> None:
-    """Leave Ctrl-C, which reaches all processes of a terminal, to the one that trains; it ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
