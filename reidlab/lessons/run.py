@@ -39,7 +39,7 @@ def run_lessons(
         profile: "smoke", "laptop" or "gpu"; a pair ("PROFILE", ...) among `parameters` has precedence.
         parameters: pairs of name and text, as from a command line; each notebook that does not know a name, or
             whose default is of another type, is refused.
-        jobs: how many run at the same time; processor cores are shared out among them.
+        jobs: how many run at the same time, the longest first; processor cores are shared out among them.
         timeout: seconds that one lesson may take; ten times what the table of contents says, and at least 300,
             if not given; no limit for the profile "gpu".
         html: make pages and index.
@@ -70,6 +70,7 @@ def run_lessons(
             print_result(job)
         else:
             waiting.append(job)
+    waiting.sort(key=lambda job: -(job.timeout or 0))  # the longest first: all cores have work until the end
     with contextlib.closing(run_all(waiting, out, jobs, html)) as finished:  # closed at once on Ctrl-C
         for result in finished:
             results[result.lesson] = result
