@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from reidlab.errors import WorkerError
+from reidlab.errors import DataError, WorkerError
 
 Batch = TypeVar("Batch")
 
@@ -15,11 +15,12 @@ def named_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the batches of a DataLoader; an error of a worker comes with its own message, without torch's traceback.
 
     Raises:
-        ValueError, OSError: as the data set raised it, in this process or in a worker.
+        DataError, OSError: as the data set raised it, in this process or in a worker. Anything else is a bug, and keeps
+            the worker's traceback.
     """
     try:
         yield from batches
-    except (ValueError, OSError) as error:
+    except (DataError, OSError) as error:
         begin = rf"^(?:\w+\.)*{type(error).__name__}: "
         found = re.search(rf".*{begin}(.*)", str(error), re.DOTALL | re.MULTILINE)  # the last line that begins so
         if not found or "Original Traceback" not in str(error):
