@@ -90,8 +90,7 @@ _LOADERS = {"market1501": Market1501, "folder": FolderDataset}
 
 def _format_of(root: Path) -> str:
     layouts = [find_layout(root, box) for box in BOXES]
-    mats = any(path for place in mat_places(root) for path in place.parent.glob("*.mat"))
-    if mats or any(layout.extracted or layout.world for layout in layouts):
+    if any(layout.mat or layout.protocol or layout.extracted or layout.world for layout in layouts):
         return "cuhk03"
     for folder in filter(None, (layout.np_folder for layout in layouts)):
         names = (name for part in NP_FOLDERS for name in list_folder(folder / part)[0])
@@ -99,6 +98,8 @@ def _format_of(root: Path) -> str:
             return "cuhk03"
     if any((root / base / part).is_dir() for base in MARKET_BASES for part in ("bounding_box_train", NP_FOLDERS[2])):
         return "market1501"
+    if any(path for place in mat_places(root) for path in place.parent.glob("*.mat")):  # perhaps renamed
+        return "cuhk03"
     files, folders = list_folder(root)
     people = any(name.lstrip("-").isdecimal() or name in ("query", "gallery") for name in folders)
     return "folder" if people or any(map(is_image_name, files)) else "cuhk03"

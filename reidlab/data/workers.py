@@ -15,7 +15,8 @@ def named_errors(batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yield the batches of a DataLoader; an error of a worker comes with its own message, without torch's traceback.
 
     Raises:
-        DataError, OSError: as the data set raised it, in this process or in a worker.
+        DataError, OSError: as the data set raised it, in this process or in a worker. Anything else is a bug, and keeps
+            the worker's traceback.
     """
     try:
         yield from batches
