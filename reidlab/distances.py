@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from reidlab.checks import feature_tensor
+
 SMALLEST_SQUARE = 1e-12
 """Squared distances up to this count as 0 before the root, whose slope at zero is infinite."""
 
@@ -20,8 +22,7 @@ rounded to float16 can need all of it."""
 
 def _squared_lengths(name: str, features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the features in float32 or float64 and (N,) squared lengths, all of them finite."""
-    if features.ndim != 2 or features.shape[1] == 0:
-        raise ValueError(f"{name}: got shape {tuple(features.shape)}, expected (N, D) with D > 0, one row an image")
+    features = feature_tensor(name, features)
     features = features if features.dtype == torch.float64 else features.float()
     squares = features.square().sum(1)  # (N,), NaN or infinity as soon as one number of the row is
     largest = torch.finfo(squares.dtype).max / 4  # a squared distance is at most twice the sum of two
@@ -41,6 +42,58 @@ def _check_same_kind(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x has {x.shape[1]} dimensions and y has {y.shape[1]}; both must come from the same model")
     if x.dtype != y.dtype:
         raise ValueError(f"x is computed in {x.dtype} and y in {y.dtype}; convert one with .float() or .double()")
+
+
+def near_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Move and scale features, by one amount for both, so that their Euclidean distances can be computed.
+
+    Neither changes an order of distances, or their ratios. Features whose numbers are near 1 and spread around 0 stay as
+    they are. Far from the origin squares are large and their differences lose all digits; tiny squares become 0.
+
+    Args:
+        x, y: (Q, D) and (G, D) features.
+
+    Returns:
+        Both in float32 or float64. With lengths of very different size they are in float64.
+
+    Raises:
+        ValueError: NaN or infinity; or one row is so far from the others that the distances among those are lost.
+
+    Example:
+        >>> x, y = near_one(torch.tensor([[1e-30, 0.0]]), torch.tensor([[4e-30, 0.0]]))
+        >>> bool((x.abs() > 0.1).any())
+        True
+    """
+    for name, rows in (("query_features", x), ("gallery_features", y)):
+        bad = (~rows.isfinite().all(1)).nonzero().flatten()
+        if len(bad):
+            raise ValueError(f"{name}: NaN or infinity in {len(bad)} of {len(rows)} rows, first row {int(bad[0])}")
+    x, y = (rows if rows.dtype == torch.float64 else rows.float() for rows in (x, y))
+    _check_same_kind(x, y)
+    largest = max(float(x.abs().max()), float(y.abs().max()))
+    if largest == 0:
+        return x, y
+    exponent = math.frexp(largest)[1]
+    if not -8 < exponent < 24:  # a power of two, in two steps: half of it may be the most that a number can be
+        for part in (-exponent // 2, -exponent - -exponent // 2):
+            x, y = (rows * 2.0**part for rows in (x, y))
+    lengths = torch.cat([x, y]).norm(dim=1)
+    usual, longest = float(lengths.median()), float(lengths.max())
+    if longest > 1e6 * usual > 0:
+        row = int(lengths.argmax())
+        where = f"query_features: row {row}" if row < len(x) else f"gallery_features: row {row - len(x)}"
+        raise ValueError(
+            f"{where} is more than a million times as long as most rows; look at the image and the network that made "
+            "it, distances among the others are lost beside it"
+        )
+    if longest > 100 * usual and x.device.type != "mps":
+        x, y = x.double(), y.double()
+    centre = y.mean(0)
+    spread = (y - centre).square().sum(1).mean()
+    if float(centre.square().sum()) > 16 * float(spread):
+        x, y = x - centre, y - centre
+        return near_one(x, y) if bool(y.any()) and float(y.abs().max()) < 2.0**-8 else (x, y)
+    return x, y
 
 
 def l2_normalize(features: Tensor) -> Tensor:

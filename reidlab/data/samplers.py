@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
+from reidlab.checks import whole_numbers
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -90,8 +92,9 @@ class PKBatchSampler(Sampler[list[int]]):
             raise ValueError(
                 f"got P={num_identities}, K={images_per_identity}; a triplet needs P ≥ 2 identities and K ≥ 2 images"
             )
+        pids = whole_numbers("pids", pids)
         order = np.argsort(pids, kind="stable")
-        people, starts = np.unique(np.asarray(pids)[order], return_index=True)
+        people, starts = np.unique(pids[order], return_index=True)
         self.indices: dict[int, np.ndarray] = {
             int(pid): images for pid, images in zip(people, np.split(order, starts)[1:], strict=True)
         }
@@ -102,7 +105,7 @@ class PKBatchSampler(Sampler[list[int]]):
         if camids is not None and len(camids) != len(pids):
             raise ValueError(f"got {len(camids)} camids and {len(pids)} pids; expected one of each for every image")
         self.num_identities, self.images_per_identity = num_identities, images_per_identity
-        self.camids = None if camids is None else np.asarray(camids)
+        self.camids = None if camids is None else whole_numbers("camids", camids)
         self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:

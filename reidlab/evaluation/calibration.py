@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reidlab.checks import float_tensor
 from reidlab.evaluation.labels import Labels, LabelSet
 from reidlab.evaluation.own_image import refuse_own_distances
 from reidlab.evaluation.rules import SAME_CAMERA, matches_and_junk
@@ -299,7 +300,7 @@ def _nearest(block: Tensor, right: Tensor, wrong: Tensor) -> tuple[np.ndarray, n
 def _checked_blocks(distmat, labels: LabelSet) -> Iterator[Tensor]:
     """Blocks (rows, G) of finite distances, float32 or float64; the lengths are checked before the first."""
     if isinstance(distmat, Tensor) or hasattr(distmat, "__array__"):
-        distmat = torch.as_tensor(distmat)
+        distmat = float_tensor("distmat", distmat)
         if distmat.ndim != 2:
             raise ValueError(f"distmat: got shape {tuple(distmat.shape)}, expected (Q, G)")
         labels.check(*distmat.shape)
@@ -307,13 +308,13 @@ def _checked_blocks(distmat, labels: LabelSet) -> Iterator[Tensor]:
     expected, start = (len(labels.query_pids), len(labels.all_gallery_pids)), 0
     labels.check(*expected)
     for block in distmat:
-        block = torch.as_tensor(block).detach()
+        block = float_tensor("distmat", block).detach()
         if block.ndim != 2 or block.shape[1] != expected[1] or start + len(block) > expected[0]:
             raise ValueError(
                 f"distmat: got {tuple(block.shape)} for queries from {start} on, expected blocks (rows, "
                 f"{expected[1]}) with {expected[0]} rows in all"
             )
-        block = block if block.dtype in (torch.float32, torch.float64) else block.double()
+        block = block if block.dtype in (torch.float32, torch.float64) else block.float()
         bad = (~block.isfinite()).any(1).nonzero().flatten()
         if len(bad):
             raise ValueError(f"distmat: NaN or infinity for query {start + int(bad[0])}, expected finite distances")

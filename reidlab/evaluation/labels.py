@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from reidlab.checks import whole_numbers
 from reidlab.evaluation.scores import ABSENT, OWN_CAMERA
 
 Labels = Tensor | np.ndarray | list[int]
@@ -20,7 +20,7 @@ class LabelSet:
         same_camera: "exclude" or "keep".
 
     Raises:
-        ValueError: fractions among the labels, no queries or gallery, or lengths that do not fit.
+        ValueError: labels that are no whole numbers, no queries or gallery, or lengths that do not fit.
     """
 
     def __init__(
@@ -31,8 +31,10 @@ class LabelSet:
         gallery_camids: Labels,
         same_camera: str = "exclude",
     ) -> None:
-        self.query_pids, self.query_camids = _whole(query_pids), _whole(query_camids)
-        self.all_gallery_pids, self.all_gallery_camids = _whole(gallery_pids), _whole(gallery_camids)
+        self.query_pids = whole_numbers("query_pids", query_pids)
+        self.query_camids = whole_numbers("query_camids", query_camids)
+        self.all_gallery_pids = whole_numbers("gallery_pids", gallery_pids)
+        self.all_gallery_camids = whole_numbers("gallery_camids", gallery_camids)
         self.same_camera = same_camera
 
     def check(self, num_queries: int, num_gallery: int) -> None:
@@ -110,10 +112,3 @@ class LabelSet:
             f'is the same identity in another camera; {one}check camids, or pass same_camera="keep" to count matches '
             "from the query's own camera, if no query image is itself in the gallery"
         )
-
-
-def _whole(values: Labels) -> np.ndarray:
-    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else torch.as_tensor(values).numpy()
-    if values.dtype.kind == "f" and (values != values.round()).any():
-        raise ValueError("pids and camids are whole numbers; got fractions among them")
-    return values.astype(np.int64)

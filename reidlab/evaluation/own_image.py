@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reidlab.distances import l2_normalize
+from reidlab.distances import l2_normalize, near_one
 from reidlab.evaluation.labels import LabelSet
 
 ONE, MOST = 0.002, 0.02
@@ -31,9 +31,9 @@ def refuse_own_features(query: Tensor, gallery: Tensor, labels: LabelSet, metric
     row, column = (torch.from_numpy(places).to(query.device) for places in labels.own_camera(0, len(query)))
     if not len(row):
         return
-    query, gallery = (x if x.dtype == torch.float64 else x.float() for x in (query, gallery))
     if metric == "cosine":
         query, gallery = l2_normalize(query), l2_normalize(gallery)
+    query, gallery = near_one(query, gallery)
     some, others = (places.to(query.device) for places in _sample(len(query), len(gallery)))
     usual = _median(torch.cdist(query[some], gallery[others], compute_mode=_EXACT), labels, 0, some, others)
     pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reidlab.distances import l2_normalize, pairwise
+from reidlab.checks import feature_tensor, float_tensor
+from reidlab.distances import l2_normalize, near_one, pairwise
 from reidlab.evaluation.labels import Labels, LabelSet
 from reidlab.evaluation.own_image import refuse_own_distances, refuse_own_features
 from reidlab.evaluation.rules import RULES, matches_and_junk
@@ -84,10 +85,13 @@ def evaluate(
     """
     settings = Settings(metric, rule, same_camera, repeats, seed, max_rank)
     labels = LabelSet(query_pids, gallery_pids, query_camids, gallery_camids, same_camera)
-    labels.check(len(query_features), len(gallery_features))
+    query = feature_tensor("query_features", query_features).detach()
+    gallery = feature_tensor("gallery_features", gallery_features).detach()
+    labels.check(len(query), len(gallery))
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: expected at least 1, or None")
-    query, gallery = query_features.detach(), gallery_features.detach()
+    if metric in ("euclidean", "squared"):
+        query, gallery = near_one(query, gallery)
     pairwise(query[:1], gallery[:1], metric)  # refuses an unknown metric, or features of two models
     if labels.has_nobody:
         gallery = gallery[torch.from_numpy(labels.somebody).to(gallery.device)]
@@ -137,7 +141,7 @@ def evaluate_distances(
     settings = Settings(metric, rule, same_camera, repeats, seed, max_rank)
     labels = LabelSet(query_pids, gallery_pids, query_camids, gallery_camids, same_camera)
     if isinstance(distmat, Tensor) or hasattr(distmat, "__array__"):
-        distmat = torch.as_tensor(distmat)
+        distmat = float_tensor("distmat", distmat)
         if distmat.ndim != 2:
             raise ValueError(f"distmat: got shape {tuple(distmat.shape)}, expected (Q, G)")
         labels.check(*distmat.shape)
@@ -155,7 +159,6 @@ def _nearness(query: Tensor, gallery: Tensor, metric: str, chunk_size: int | Non
     else:  # -|q - g|² / 2 less |q|² / 2, which is the same for the whole row
         for x, y in ((query[:1], gallery), (query, gallery[:1])):
             pairwise(x, y, metric)  # refuses rows that mean nothing, and names them
-        query, gallery = (x if x.dtype == torch.float64 else x.float() for x in (query, gallery))
         offset = gallery.square().sum(1) / -2
     size = chunk_size or max(1, BUFFER_BYTES // (max(1, len(gallery)) * gallery.element_size()))
     buffer = gallery.new_empty(min(size, len(query)), len(gallery))
@@ -173,16 +176,14 @@ def _negated(blocks: Iterable[Tensor | np.ndarray], labels: LabelSet) -> Iterato
     """Check given distances and turn their sign, which turns the order around and rounds nothing."""
     start, expected = 0, (len(labels.query_pids), labels.num_gallery)
     for block in blocks:
-        distances = torch.as_tensor(block)
+        distances = float_tensor("distmat", block)
         stop = start + (len(distances) if distances.ndim else 0)
         if distances.ndim != 2 or distances.shape[1] != expected[1] or stop > expected[0]:
             raise ValueError(
                 f"distmat: got {tuple(distances.shape)} for queries from {start} on, expected blocks (rows, "
                 f"{expected[1]}) with {expected[0]} rows in all"
             )
-        if not distances.is_floating_point():
-            distances = distances.double()
-        elif distances.dtype not in (torch.float32, torch.float64):
+        if distances.dtype not in (torch.float32, torch.float64):
             distances = distances.float()
         nan = torch.isnan(distances).any(1)
         if nan.any():

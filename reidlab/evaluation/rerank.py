@@ -10,7 +10,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from reidlab.distances import _check_same_kind, _squared_lengths
+from reidlab.checks import feature_tensor
+from reidlab.distances import _squared_lengths, near_one
 
 BLOCK_ENTRIES = 2**22
 """Distances that a block holds unless `chunk_size` says otherwise: 16 MB in float32."""
@@ -52,7 +53,9 @@ def k_reciprocal_distances(
         query_features: (Q, D), finite.
         gallery_features: (G, D), from the same model, on the same device.
         k1: neighbours looked at besides the item itself, which is in its own sets: they are read from k1 + 1
-            nearest, the half-size sets from round(k1 / 2) + 1, rounding halves to the even number. 1 ≤ k1 < Q + G.
+            nearest, the half-size sets from round(k1 / 2) + 1, rounding halves to the even number, as the Python
+            ports of the authors' program do. Their MATLAB reads them from round((k1 + 1) / 2): for k1 = 3, 7, 11, …
+            that is one item less, so fewer images join a set. 1 ≤ k1 < Q + G.
         k2: how many nearest items, here with the item itself as one of them, average their weights; 1 leaves
             them as they are. 1 ≤ k2 ≤ Q + G.
         lambda_value: share of the plain distance in [0, 1]; 1 gives the squared Euclidean distance divided
@@ -143,13 +146,15 @@ class _Task:
     def checked(
         cls, query: Tensor, gallery: Tensor, k1: int, k2: int, lambda_value: float, chunk_size: int | None
     ) -> _Task:
-        query, query_squares = _squared_lengths("query_features", query.detach())
-        gallery, gallery_squares = _squared_lengths("gallery_features", gallery.detach())
-        _check_same_kind(query, gallery)
+        query = feature_tensor("query_features", query).detach()
+        gallery = feature_tensor("gallery_features", gallery).detach()
         if not len(query) or not len(gallery):
             raise ValueError(
                 f"got {len(query)} queries and {len(gallery)} gallery images, expected at least one of each"
             )
+        query, gallery = near_one(query, gallery)
+        query, query_squares = _squared_lengths("query_features", query)
+        gallery, gallery_squares = _squared_lengths("gallery_features", gallery)
         total = len(query) + len(gallery)
         if not 1 <= k1 < total:
             raise ValueError(
@@ -172,7 +177,7 @@ class _Task:
 
     @property
     def half(self) -> int:
-        """k1 / 2, halves to the even number: as the authors' program rounds."""
+        """k1 / 2, halves to the even number: as the Python ports of the authors' MATLAB round."""
         return round(self.k1 / 2)
 
     def need(self, whole: bool) -> str:
@@ -203,7 +208,7 @@ def _blocks(task: _Task, whole: Tensor | None = None) -> Iterator[Tensor]:
             block = whole[rows]
         block.clamp_(min=0).mul_(task.lambda_value / farthest[rows, None])
         block.add_(torch.from_numpy(_jaccard(ours[rows], theirs)).to(block.device), alpha=1 - task.lambda_value)
-        yield block
+        yield block.clamp_(0, 1)  # rounding can leave the range by 1e-7
 
 
 @torch.no_grad()

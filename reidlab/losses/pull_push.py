@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from reidlab.checks import feature_tensor, pid_tensor
 from reidlab.distances import check_unit_norm
 from reidlab.losses.triplet import positives_and_negatives
 
@@ -41,9 +42,8 @@ def pull_push_loss(features: Tensor, pids: Tensor, negative_target: float = -1.0
 
     Taught in: notebooks/03_triplet_losses.ipynb
     """
-    check_unit_norm(features)
-    if pids.shape != features.shape[:1]:
-        raise ValueError(f"got {tuple(pids.shape)} pids for features {tuple(features.shape)}, expected one pid a row")
+    features = check_unit_norm(feature_tensor("features", features))
+    pids = pid_tensor(pids, features)
     if negative_target not in (-1, 0):
         raise ValueError(f"negative_target={negative_target}: expected -1 or 0")
     if negatives not in NEGATIVES:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reidlab.checks import feature_tensor, pid_tensor
 from reidlab.distances import check_unit_norm
 
 
@@ -44,6 +45,7 @@ def generate_triplets(
     re-identification", 2015, triplet generation.
     Taught in: notebooks/03_triplet_losses.ipynb
     """
+    pids = pid_tensor(pids, pids if isinstance(pids, Tensor) else torch.empty(len(pids), 1))
     identities = pids.cpu().unique()
     wanted = len(identities) if num_identities is None else num_identities
     if not 2 <= wanted <= len(identities):
@@ -103,7 +105,7 @@ def relative_distance_loss(
     Source: Ding et al. 2015, the objective with C = -1.
     Taught in: notebooks/03_triplet_losses.ipynb
     """
-    check_unit_norm(features)
+    features = check_unit_norm(feature_tensor("features", features))
     _check_triplets(triplets, len(features))
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'sum'")

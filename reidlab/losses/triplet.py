@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reidlab.checks import feature_tensor, pid_tensor
 from reidlab.distances import pairwise
 
 MININGS = ("batch_hard", "batch_all", "semi_hard", "random")
@@ -65,12 +66,12 @@ def triplet_loss(
     (batch-hard) and 6 (batch-all); Schroff, Kalenichenko, Philbin, "FaceNet", 2015, eq. 4 (semi-hard).
     Taught in: notebooks/03_triplet_losses.ipynb
     """
-    _check(features, pids, margin)
+    features, pids = _checked(features, pids, margin)
     distances = pairwise(features, metric=metric)  # (B, B)
     anchors, positives, negatives = choose_triplets(distances, pids, mining, generator).unbind(1)  # (T,) each
     if not len(anchors):
         _log.warning("no triplet in a batch of %d images of %d identities: loss 0", len(pids), len(pids.unique()))
-        return features.sum() * 0.0
+        return (features * 0.0).sum()  # in this order, since a sum of float16 can be infinite
     gaps = distances[anchors, positives] - distances[anchors, negatives]
     if margin is None:
         return F.softplus(gaps).mean()
@@ -165,11 +166,12 @@ def _any_of(mask: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.multinomial(mask.float().cpu(), 1, generator=generator).flatten().to(mask.device)
 
 
-def _check(features: Tensor, pids: Tensor, margin: float | None) -> None:
-    if pids.shape != features.shape[:1]:
-        raise ValueError(f"got {tuple(pids.shape)} pids for features {tuple(features.shape)}, expected one pid a row")
+def _checked(features: Tensor, pids: Tensor, margin: float | None) -> tuple[Tensor, Tensor]:
+    features = feature_tensor("features", features)
+    pids = pid_tensor(pids, features)
     if margin is not None and not margin >= 0:
         raise ValueError(f"margin={margin}: expected a number ≥ 0, or None for the soft margin")
+    return features, pids
 
 
 @dataclass(frozen=True)
@@ -235,9 +237,10 @@ def triplet_statistics(
 
     Taught in: notebooks/03_triplet_losses.ipynb
     """
-    _check(features, pids, margin)
+    features, pids = _checked(features, pids, margin)
     if metric != "cosine":  # moves no distance, and keeps the digits of long features that lie close together
-        features = features.double() - features.double().mean(0)
+        features = features if features.dtype == torch.float64 else features.float()  # Apple's GPUs have no float64
+        features = features - features[:1]
     distances = pairwise(features, metric=metric)
     positive, negative = positives_and_negatives(pids)
     counts = positive.any(1) & negative.any(1)

@@ -212,7 +212,7 @@ def plan(
 
 
 def forecast(config: TrainConfig, data: Splits, device: str = "cpu", workers: int = 0) -> float:
-    """Estimate the seconds that `train` takes here from three steps with a quarter of a batch, or 16 images.
+    """Estimate the seconds that `train` takes here from a few steps with a quarter of a batch, or 16 images.
 
     Evaluations on held-out identities are not included. Random generators are as they were afterwards.
 
@@ -226,7 +226,7 @@ def forecast(config: TrainConfig, data: Splits, device: str = "cpu", workers: in
     """
     people = max(2, min(config.identities_per_batch, 16 // config.images_per_identity))
     small = dataclasses.replace(config, identities_per_batch=people, chunk=0)
-    planned = plan(small, data, device, workers, steps=2)
+    planned = plan(small, data, device, workers, steps=3)
     share = config.identities_per_batch / people
     trial = dataclasses.replace(planned.trial, seconds=planned.trial.seconds * share)
     return dataclasses.replace(planned, trial=trial).seconds

@@ -1,0 +1,125 @@
+"""What functions accept as labels and features, from Python, numpy and torch alike."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def whole_numbers(name: str, values: Any) -> np.ndarray:
+    """Return labels as int64, whatever whole numbers they are.
+
+    Args:
+        name: the argument, for messages.
+        values: a tensor, an array of any integer type and byte order, floats that are whole, or Python numbers.
+
+    Returns:
+        An array of the same shape.
+
+    Raises:
+        ValueError: texts, booleans, fractions, NaN, infinity, complex numbers, or numbers beyond int64.
+
+    Example:
+        >>> whole_numbers("pids", [3.0, 7.0])
+        array([3, 7])
+        >>> whole_numbers("pids", ["0003", "0007"])
+        Traceback (most recent call last):
+        ValueError: pids: got texts such as '0003', expected whole numbers; number the identities or cameras first
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() and values.dtype != torch.float64 else values).numpy()
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "O":  # integers of other libraries, or Python's own beyond int64
+            array = np.array([operator.index(value) for value in array.ravel()], dtype=object).reshape(array.shape)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: got {_shown(values)}, expected whole numbers in one row") from None
+    kind = array.dtype.kind
+    if kind in "US":
+        first = next(iter(array.ravel().tolist()), "")
+        raise ValueError(
+            f"{name}: got texts such as {first!r}, expected whole numbers; number the identities or cameras first"
+        )
+    if kind not in "iufO":
+        raise ValueError(f"{name}: got {array.dtype} values, expected whole numbers")
+    with np.errstate(invalid="ignore"):
+        bad = (array != np.round(array)) | ~np.isfinite(array) if kind == "f" else np.zeros(array.shape, bool)
+    bad |= np.asarray(abs(array) >= 2**53 if kind == "f" else array > np.iinfo(np.int64).max, dtype=bool)
+    if bad.any():
+        raise ValueError(f"{name}: got {array[bad].ravel()[0]}, expected whole numbers below 2^63 (2^53 as floats)")
+    return array.astype(np.int64)
+
+
+def pid_tensor(pids: Any, features: Tensor) -> Tensor:
+    """Return the identities (B,) of a batch, on the device of its features (B, D).
+
+    Raises:
+        ValueError: what `whole_numbers` refuses, or another number of identities than of features.
+
+    Example:
+        >>> pid_tensor(np.array([4, 4, 9], dtype=">i2"), torch.zeros(3, 2))
+        tensor([4, 4, 9])
+    """
+    whole = isinstance(pids, Tensor) and not pids.is_floating_point() and not pids.is_complex()
+    if not whole or pids.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):
+        pids = torch.from_numpy(whole_numbers("pids", pids))
+    if pids.shape != features.shape[:1]:
+        raise ValueError(f"got {tuple(pids.shape)} pids for features {tuple(features.shape)}, expected one pid a row")
+    return pids.to(features.device)
+
+
+def float_tensor(name: str, values: Any) -> Tensor:
+    """Return numbers as a tensor of floating-point numbers; tensors keep their device and their graph.
+
+    Args:
+        name: the argument, for messages.
+        values: a tensor, or an array of floats or integers, of any shape, byte order and strides.
+
+    Raises:
+        ValueError: texts, objects, booleans or complex numbers.
+
+    Example:
+        >>> float_tensor("distmat", np.ones((1, 2), dtype=">f8"))
+        tensor([[1., 1.]], dtype=torch.float64)
+    """
+    if not isinstance(values, Tensor):
+        try:
+            array = np.asarray(values)
+        except ValueError:
+            raise ValueError(f"{name}: got {_shown(values)}, expected rows of equal length") from None
+        if array.dtype.kind not in "fiu":
+            raise ValueError(f"{name}: got {array.dtype} values, expected floating-point numbers")
+        keep = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+        values = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=") if keep else np.float64))
+    if values.is_complex() or values.dtype == torch.bool:
+        raise ValueError(f"{name}: got {values.dtype} values, expected floating-point numbers")
+    if values.is_floating_point():
+        return values
+    return values.float() if values.device.type == "mps" else values.double()  # Apple's GPUs have no float64
+
+
+def feature_tensor(name: str, features: Any) -> Tensor:
+    """Return features (N, D) as `float_tensor` does.
+
+    Raises:
+        ValueError: what `float_tensor` refuses, or another number of dimensions.
+
+    Example:
+        >>> feature_tensor("features", np.ones(3))
+        Traceback (most recent call last):
+        ValueError: features: got shape (3,), expected (N, D) with D > 0, one row an image
+    """
+    features = float_tensor(name, features)
+    if features.ndim != 2 or features.shape[1] == 0:
+        raise ValueError(f"{name}: got shape {tuple(features.shape)}, expected (N, D) with D > 0, one row an image")
+    return features
+
+
+def _shown(values: Any) -> str:
+    text = " ".join(repr(values).split())
+    return text if len(text) <= 60 else f"{type(values).__name__} {text[:50]}…"
