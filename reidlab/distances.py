@@ -47,8 +47,8 @@ def _check_same_kind(x: Tensor, y: Tensor) -> None:
 def near_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Move and scale features, by one amount for both, so that their Euclidean distances can be computed.
 
-    Neither changes an order of distances, or their ratios. Features whose numbers are near 1 and spread around 0 stay as
-    they are. Far from the origin squares are large and their differences lose all digits; tiny squares become 0.
+    Neither changes an order of distances, or their ratios. Features whose numbers are near 1 and spread around 0 stay
+    as they are. Far from the origin squares are large and their differences lose all digits; tiny squares become 0.
 
     Args:
         x, y: (Q, D) and (G, D) features.
