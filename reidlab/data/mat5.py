@@ -85,7 +85,7 @@ def _variables(part: _Part, names: Collection[str]) -> dict[str, Any]:
             raise ValueError(f"an element of type {kind} where a variable is expected")
         name, value = _matrix(part._replace(content=data), names)
         if name in found:
-            raise ValueError(f"the variable {name} comes twice")
+            raise ValueError(f"the variable {name!r} comes twice")
         if name in names:
             found[name] = value
     return found
@@ -137,12 +137,12 @@ def _matrix(part: _Part, names: Collection[str] | None) -> tuple[str, Any]:
     flag = struct.unpack_from(order + "I", flags)[0]
     sizes = struct.unpack(f"{order}{len(shape) // 4}i", shape)
     where = variable or "a cell"
-    if min(sizes) < 0 or sum(size != 1 for size in sizes) > 1 and 0 not in sizes:
+    if min(sizes) < 0 or (sum(size != 1 for size in sizes) > 1 and 0 not in sizes):
         raise ValueError(f"{where} is of shape {sizes}, expected a row or a column")
     kind, count = flag & 0xFF, math.prod(sizes)
     if kind == _CELL and part.depth == 0:
         value, place = _cells(part, place, count)
-    elif kind == _CHAR or kind in _NUMERIC and not flag & _COMPLEX:
+    elif kind == _CHAR or (kind in _NUMERIC and not flag & _COMPLEX):
         stored, data, place = _element(part, place)
         value = _text(stored, data, count, order) if kind == _CHAR else _numbers(stored, data, count, order)
     else:

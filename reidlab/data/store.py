@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from reidlab.data.records import Record, fingerprint
 from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
-from reidlab.files import check_writable, usual_mode
+from reidlab.files import check_writable, parse_json, usual_mode
 
 FORMAT = "reidlab pixels 1"
 _PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
@@ -202,7 +202,7 @@ def _reserve(handle: int, size: int) -> None:
 
 def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
     try:
-        found = json.loads(page)
+        found = parse_json(page, str(path))
         known = found["format"] == FORMAT and found.keys() == expected.keys()
     except (ValueError, KeyError, TypeError):
         known = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reidlab.files import write_json
+from reidlab.files import read_json, write_json
 from reidlab.lessons.contents import Lesson
 from reidlab.lessons.pages import index_page
 from reidlab.results import circumstances, plain
@@ -83,7 +82,7 @@ def write_summary(out: Path, results: Sequence[LessonResult], lessons: dict[str,
 def _earlier(path: Path) -> list[dict[str, Any]]:
     needed = {"lesson", "status", "seconds", "profile", "message", "page", "date"}
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = read_json(path)
     except (OSError, ValueError):
         return []  # absent, or damaged: this run's entries are all there is to say
     entries = entries if isinstance(entries, list) else []
