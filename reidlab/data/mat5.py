@@ -46,7 +46,7 @@ def read_mat5(path: str | os.PathLike[str], names: Collection[str]) -> dict[str,
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is damaged, or a wanted variable is a matrix, complex, or of another class.
+        DataError: it is damaged, larger than 64 MiB, or a wanted variable is a matrix, complex, or of another class.
 
     Example:
         >>> import io, tempfile
@@ -59,6 +59,8 @@ def read_mat5(path: str | os.PathLike[str], names: Collection[str]) -> dict[str,
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
     path = Path(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise DataError(f"{path}: is larger than {_MAX_BYTES:,} bytes, expected some 76,000; is it another file?")
     content = path.read_bytes()
     order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(content[124:128])
     try:
@@ -76,10 +78,10 @@ def _variables(part: _Part, names: Collection[str]) -> dict[str, Any]:
     while place < len(part.content):
         kind, data, place = _element(part, place, padded=False)
         if kind == _COMPRESSED:
-            data = _inflate(data, budget)
-            budget -= len(data)
-            kind, data, end = _element(part._replace(content=data), 0)
-            if end != len(data) + 8:
+            unpacked = _inflate(data, budget)
+            budget -= len(unpacked)
+            kind, data, end = _element(part._replace(content=unpacked), 0)
+            if end != len(unpacked):
                 raise ValueError("bytes are left over behind a compressed variable")
         if kind != _MATRIX:
             raise ValueError(f"an element of type {kind} where a variable is expected")
