@@ -217,8 +217,26 @@ def test_a_config_of_other_types_is_one_line(tmp_path: Path, content: bytes) -> 
     assert "config and data" in one_line(tmp_path / "config.json", lambda: read_run(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["iterations", "held_out", "preset", "versions"])
+@pytest.mark.parametrize("value", ["many", [1], {"a": 1}])
+def test_a_config_whose_values_are_of_other_types_is_one_line(tmp_path: Path, name: str, value: object) -> None:
+    if (name, value) in (("preset", "many"), ("versions", {"a": 1})):
+        return
+    content = {"config": {}, "data": {}}
+    (content if name in ("preset", "versions") else content["config"])[name] = value
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert name in one_line(tmp_path / "config.json", lambda: read_run(tmp_path))
+
+
+def test_scores_of_other_types_are_told_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'{"config": {}, "data": {}}')
+    (tmp_path / "scores.json").write_bytes(b'{"last": [0.5]}')
+    assert any("scores.json: got JSON without last" in text for text in read_run(tmp_path).missing)
+
+
 GOOD_ROW = b'{"kind": "train", "iteration": 5, "loss": 1.0}\n'
 BAD_ROWS = [*BAD_JSON.values(), b"[]", b"{}", b'{"kind": [], "iteration": 1}', b'{"kind": "train", "iteration": "5"}']
+BAD_ROWS += [b'{"kind": "train", "iteration": 6, "loss": "low"}', b'{"kind": "train", "iteration": 6, "loss": []}']
 
 
 @pytest.mark.parametrize("row", BAD_ROWS)

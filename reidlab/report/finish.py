@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,12 +154,24 @@ def read_run(run: str | os.PathLike[str]) -> RunFiles:
     if not folder.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; train with run= (or `reidlab train --out`) to make one")
     missing: list[str] = []
-    config = _json(folder / "config.json", needed=True)
+    config = _json(folder / "config.json", ("config", "data"))
+    number, nothing = (int, float), type(None)
+    kinds = {
+        "preset": (str, nothing),
+        "versions": (dict, nothing),
+        "iterations": number,
+        "held_out": (*number, nothing),
+    }
+    values = {"iterations": 0, **config["config"], **config}
+    wrong = [name for name, kind in kinds.items() if not isinstance(values.get(name), kind)]
+    if wrong:
+        raise DataError(f"{folder / 'config.json'}: {', '.join(wrong)} are of another type; write or copy it again")
     rows, evaluations = _metrics(folder / "metrics.jsonl", missing)
     scores = None
     if (folder / "scores.json").is_file():
         try:
             scores = _json(folder / "scores.json")
+            scores = _json(folder / "scores.json", tuple(scores))
         except DataError as error:
             missing.append(str(error))
     else:
@@ -173,10 +185,10 @@ def read_run(run: str | os.PathLike[str]) -> RunFiles:
     return RunFiles(folder.resolve().name, config, rows, evaluations, scores, missing)
 
 
-def _json(path: Path, needed: bool = False) -> dict[str, Any]:
-    """Read an object from a JSON file; config.json must have "config" and "data" in it."""
+def _json(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
+    """Read an object from a JSON file, with these objects in it."""
     try:
-        return read_json(path, parts=("config", "data") if needed else ())
+        return read_json(path, parts)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; is {path.parent} a run folder?") from None
 

@@ -36,6 +36,9 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
     row = parse_json(line, where)
     if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or type(row.get("iteration")) is not int:
         raise DataError(f'{where}: is no row, expected an object with a "kind" and a whole "iteration"')
+    words = [name for name, value in row.items() if not isinstance(value, (int, float, type(None)))]
+    if set(words) - {"kind", "people"}:
+        raise DataError(f"{where}: {', '.join(map(repr, words))} are no numbers")
     return row
 
 
