@@ -2,30 +2,65 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import Callable
-from functools import wraps
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from reidlab.errors import CollapseError, DataError, RankError, WorkerError
+from reidlab.errors import DataError, message_for_user
 from reidlab.files import check_writable
+from reidlab.progress import say
 
 if TYPE_CHECKING:
     from reidlab.data.records import Splits
     from reidlab.ranks import Ranks
     from reidlab.training import TrainConfig
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Person re-identification, from data to scores.")
+
+class _Command(TyperGroup):
+    """The command: on any console, and with one line in place of a traceback where that says what to do."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run in a program of its own."""
+        with contextlib.suppress(AttributeError, ValueError):  # no stdout, or one of another kind
+            sys.stdout.reconfigure(errors="replace")
+        return super().main(*args, **kwargs)
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **more: Any) -> Any:
+        """Read `--traceback` wherever it stands."""
+        args = sorted(args, key=lambda word: word != "--traceback")
+        return super().make_context(info_name, args, *rest, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Turn deliberate errors into one line on stderr and exit code 1; an unexpected one keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("interrupted: nothing is left half-written; the same command starts again", error=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            text = None if ctx.params.get("traceback") else message_for_user(error)
+            if text is None:
+                raise
+            say(f"error: {text}", error=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Command,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Person re-identification, from data to scores.",
+)
 lessons_app = typer.Typer(no_args_is_help=True, help="Run and refresh the lessons.")
 app.add_typer(lessons_app, name="lessons")
-
-EXPECTED = (CollapseError, DataError, ValueError, OSError, FloatingPointError, RankError, WorkerError)
-"""Errors whose text says what to do; of any other the traceback is wanted."""
 
 Root = Annotated[Path, typer.Argument(help="Folder with the data set.")]
 Box = Annotated[str | None, typer.Option(help="labeled or detected; CUHK03 has no default.")]
@@ -33,35 +68,19 @@ Protocol = Annotated[str, typer.Option(help="new (767/700 identities) or classic
 Split = Annotated[int | None, typer.Option(help="Number of the classic split, 0 to 19.")]
 Format = Annotated[str, typer.Option(help="cuhk03, market1501 or folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
-Workers = Annotated[int, typer.Option(help="Processes that read images.")]
-
-
-def _one_line_errors(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn expected errors into one line on stderr and exit code 1; an unexpected one keeps its traceback."""
-
-    @wraps(command)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except EXPECTED as error:
-            own = isinstance(error, OSError) and error.strerror and error.filename is None  # our text, less "[Errno N]"
-            text = error.strerror if own else str(error)
-            typer.echo(f"error: {' '.join(text.split())}", err=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            typer.echo("interrupted: nothing is left half-written; the same command starts again", err=True)
-            raise typer.Exit(130) from None
-
-    return guarded
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read images.")]
 
 
 @app.callback()
-def _main(verbose: Annotated[bool, typer.Option("--verbose", help="Show log messages.")] = False) -> None:
+def _main(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show log messages.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error comes from.")] = False,
+) -> None:
+    warnings.filterwarnings("ignore", "Image size")  # Pillow's: such an image is refused, in one line
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
 
 
 @app.command()
-@_one_line_errors
 def world(
     out: Annotated[Path, typer.Argument(help="Folder to write the world into.")],
     size: Annotated[str, typer.Option(help="tiny, small or full.")] = "small",
@@ -73,11 +92,10 @@ def world(
 
     start = time.perf_counter()
     folder = World.preset(size, seed=seed).write(out, jobs=jobs)
-    typer.echo(f"Walkers {size}, seed {seed}: {folder} ({time.perf_counter() - start:.1f} s)")
+    say(f"Walkers {size}, seed {seed}: {folder} ({time.perf_counter() - start:.1f} s)")
 
 
 @app.command()
-@_one_line_errors
 def weights(
     out: Annotated[Path | None, typer.Option(help="The weights file; the package's own if not given.")] = None,
     data: Annotated[Path, typer.Option(help="Folder for the crops to train on, 3 GB.")] = Path("build/streets"),
@@ -107,26 +125,29 @@ def weights(
     recipe = make_weights(config, data, out, people, report=_print_row)
     scores = measure(Baseline.pretrained(path=out), data, world, config.seed)
     for row in scores:
-        typer.echo(f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}")
+        say(f"{row['dataset']}, {row['box']} boxes: rank-1 {row['rank1']:.1%}, mAP {row['mean_ap']:.1%}")
     if record:
         write_json(record, {"recipe": recipe, "scores": scores})
-    typer.echo(f"weights: {out}")
+    say(f"weights: {out}")
 
 
 @app.command()
-@_one_line_errors
-def check(root: Root) -> None:
-    """Check the files of CUHK03, or of a world: what is there, what is wrong, what to do."""
+def check(
+    root: Root,
+    data_format: Annotated[
+        str | None, typer.Option("--format", help="cuhk03, market1501 or folder; found out if not given.")
+    ] = None,
+) -> None:
+    """Check a data set, every image of it: what is there, what is wrong, what to do."""
     from reidlab.data import check as check_files
 
-    report = check_files(root)
-    typer.echo(str(report))
+    report = check_files(root, data_format=data_format)
+    say(str(report))
     if not report.ok:
         raise typer.Exit(1)
 
 
 @app.command()
-@_one_line_errors
 def train(
     root: Root,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/PRESET-BOX if not given.")] = None,
@@ -154,6 +175,10 @@ def train(
     run = out or Path("runs", "-".join(filter(None, (preset, box))))
     with joined(where) as ranks:
         data = open_data(root, data_format, box, protocol, split)
+        if not data.train:
+            part = "bounding_box_train/" if data_format == "market1501" else "train/ (beside query/ and gallery/)"
+            lacks = "the protocol names no images to train on" if data_format == "cuhk03" else f"{part} is missing"
+            raise DataError(f"{root}: nothing to train on: {lacks}; `reidlab evaluate` needs none")
         if dry_run:
             from reidlab.training.plan import plan
 
@@ -198,11 +223,11 @@ def _train_into(
         raise typer.Exit(130) from None
     for name, scores in finished.items():
         _say(ranks, f"{data.title}, {name}.pt: {_score_line(scores)}")
-    _say(ranks, f"report: {run / 'report.html'}")
+    if (run / "report.html").exists():
+        _say(ranks, f"report: {run / 'report.html'}")
 
 
 @app.command()
-@_one_line_errors
 def evaluate(
     root: Root,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint of `reidlab train`.")] = None,
@@ -250,11 +275,10 @@ def evaluate(
     if out and ranks.is_first:
         seeds = [meta["config"]["seed"]] if meta else []
         write_scores(out, result, data, seeds=seeds, seconds=time.perf_counter() - start, model=name)
-        typer.echo(f"scores: {out}")
+        say(f"scores: {out}")
 
 
 @lessons_app.command("run")
-@_one_line_errors
 def lessons_run(
     notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons if none is named.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for executed notebooks, pages and results.")] = Path("build"),
@@ -283,7 +307,6 @@ def lessons_run(
 
 
 @lessons_app.command("refresh")
-@_one_line_errors
 def lessons_refresh(
     notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons if none is named.")] = None,
 ) -> None:
@@ -316,7 +339,7 @@ def open_data(root: Path, data_format: str, box: str | None, protocol: str, spli
 def _say(ranks: Ranks, text: str) -> None:
     """Let the first of several processes talk for all."""
     if ranks.is_first:
-        typer.echo(text)
+        say(text)
 
 
 def _pairs(texts: list[str]) -> list[tuple[str, str]]:
@@ -341,7 +364,7 @@ def _print_row(row: dict[str, Any]) -> None:
     head = f"iteration {row['iteration']:>6.0f}  "
     if "people" in row:
         scores = f"rank-1 {row['rank1']:.1%}  mAP {row['mean_ap']:.1%} (chance {row['chance_mean_ap']:.1%})"
-        typer.echo(f"{head}{row['identities']} {row['people']} training identities: {scores}")
+        say(f"{head}{row['identities']} {row['people']} training identities: {scores}")
     else:
         terms: dict[str, float] = {}
         for name, value in row.items():
@@ -351,5 +374,4 @@ def _print_row(row: dict[str, Any]) -> None:
         text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         speed = f"  {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
         memory = f"  {row['memory_mb']:.0f} MB" if row.get("memory_mb") else ""
-        typer.echo(f"{head}{text}  learning rate {row['learning_rate']:.2e}{speed}{memory}")
-    sys.stdout.flush()
+        say(f"{head}{text}  learning rate {row['learning_rate']:.2e}{speed}{memory}")

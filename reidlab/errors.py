@@ -1,4 +1,18 @@
-"""The exception types that the package adds."""
+"""The exception types that the package adds, and which errors are meant for the user of the command line.
+
+An error is meant for the user if its text says what to do. These are: the types below; `ValueError`, `OSError` and
+`FloatingPointError` that a `raise` statement of this package raised; errors of the system that name a file, or a
+resource that ran out; and a lack of memory. The same `ValueError` from a line that called numpy, torch or Python itself
+is a bug: somewhere a check is missing. So whoever calls a library with input that it may refuse catches its error and
+raises one of the package's own.
+"""
+
+from __future__ import annotations
+
+import dis
+import errno
+from pathlib import Path
+from types import TracebackType
 
 
 class DataError(ValueError):
@@ -21,3 +35,49 @@ class RankError(RuntimeError):
 
 class WorkerError(RuntimeError):
     """A process that reads images for a training run has ended."""
+
+
+_OWN = (DataError, CollapseError, RankError, WorkerError)
+_RAN_OUT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
+
+
+def message_for_user(error: BaseException) -> str | None:
+    """Return the one line that an error has for the user of the command line; None for a bug.
+
+    Example:
+        >>> def attempt(action):
+        ...     try:
+        ...         action()
+        ...     except Exception as error:
+        ...         return message_for_user(error)
+        >>> attempt(lambda: open("no-such-file"))
+        "[Errno 2] No such file or directory: 'no-such-file'"
+        >>> attempt(lambda: int("three")) is None
+        True
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the second is torch's
+        return f"out of memory ({_line(error)}); use smaller batches or images, or fewer workers"
+    own = isinstance(error, _OWN)
+    if isinstance(error, (ValueError, OSError, FloatingPointError)):
+        own = own or _is_raised_here(error.__traceback__)
+    if isinstance(error, OSError):
+        own = own or error.filename is not None or error.errno in _RAN_OUT
+        if error.strerror and error.filename is None:
+            return error.strerror if own else None  # the text, less "[Errno N]"
+    return _line(error) if own else None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_raised_here(traceback: TracebackType | None) -> bool:
+    """Whether an error began at a `raise` statement of this package."""
+    if traceback is None:
+        return False
+    while traceback.tb_next:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    if Path(__file__).resolve().parent not in Path(code.co_filename).resolve().parents:
+        return False
+    return dis.opname[code.co_code[traceback.tb_lasti]] == "RAISE_VARARGS"

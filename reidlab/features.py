@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from reidlab.data.records import Record, Splits
+from reidlab.data.workers import named_errors, worker_lost
 from reidlab.evaluation import Evaluation, evaluate
 from reidlab.evaluation.rules import check_rule
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
+from reidlab.signals import begin_worker
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def extract_features(
 
     Raises:
         ValueError: no records.
+        DataError: an image cannot be read; the message names it, also if a worker read it.
+        WorkerError: a worker was lost.
         RankError: another process was lost.
 
     Example:
@@ -84,8 +88,10 @@ def extract_features(
         raise ValueError("records is empty: there is nothing to embed")
     own = [records[i] for i in range(ranks.rank, len(records), ranks.size)]
     own = own or [records[0]]  # a rank without a share embeds one, to know how wide features are, and drops it
-    loader = DataLoader(_Preprocessed(own, model.preprocess), batch_size, num_workers=workers)
-    batches = progress(loader, "embedding", unit="batch") if ranks.is_first else loader
+    loader = DataLoader(
+        _Preprocessed(own, model.preprocess), batch_size, num_workers=workers, worker_init_fn=begin_worker
+    )
+    batches = named_errors(progress(loader, "embedding", unit="batch") if ranks.is_first else loader)
     was_training = model.training
     model.to(device).eval()
     parts: list[Tensor] = []
@@ -94,6 +100,8 @@ def extract_features(
             for images in batches:
                 images = images.to(device, memory_format=torch.channels_last)
                 parts.append(model.embed(images).float().cpu())
+    except RuntimeError as error:
+        raise worker_lost(error) or error from None
     finally:
         model.train(was_training)
     features = _in_order(torch.cat(parts), len(records), ranks)
@@ -131,6 +139,7 @@ def evaluate_model(
     Raises:
         ValueError: as for `extract_features` and `reidlab.evaluation.evaluate`; an unknown rule is refused before
             anything is embedded.
+        DataError, WorkerError: as for `extract_features`.
         RankError: another process was lost.
 
     Taught in: notebooks/00_start_here.ipynb

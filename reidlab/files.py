@@ -1,12 +1,17 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and so that two processes do not write the same."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import math
 import os
-import tempfile
+import re
+import shutil
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,20 +19,174 @@ from typing import Any
 
 from reidlab.errors import DataError
 
+_log = logging.getLogger(__name__)
+_LOCK = ".lock"
+
+
+class Lock:
+    """A lock that one process at a time can have, and that ends with it, however it ends.
+
+    The system holds it (flock, or LockFile on Windows) for as long as a file is open, so a killed process leaves a file
+    and no lock. Processes made by fork keep it until they end, too.
+
+    Args:
+        path: the lock's own file, which holds nothing; made by `take`, removed by `release`.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / ".lock"
+        >>> first, second = Lock(file), Lock(file)
+        >>> first.take(), second.take(), first.release(), second.take()
+        (True, False, None, True)
+        >>> second.release()
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._file = path, None
+
+    def take(self) -> bool:
+        """Return True if this process has the lock now, and False if another one has it.
+
+        Raises:
+            OSError: the folder cannot be written, or its file system has no locks.
+        """
+        while True:
+            file = self.path.open("ab")
+            try:
+                _lock(file.fileno())
+                there = os.path.samestat(os.fstat(file.fileno()), self.path.stat())
+            except FileNotFoundError:  # removed by the process that had it, just now
+                there = False
+            except OSError as error:
+                file.close()
+                if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                    return False
+                self.path.unlink(missing_ok=True)
+                raise
+            if there:
+                self._file = file
+                return True
+            file.close()
+
+    def release(self) -> None:
+        """Give the lock back, if this process has it, and remove its file."""
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+        self._file.close()
+        self._file = None
+        if os.name != "posix":  # Windows does not remove a file that is open
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+
+def _lock(handle: int) -> None:
+    if os.name == "posix":
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        import msvcrt
+
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+
+
+@contextmanager
+def alone(path: Path, doing: str) -> Iterator[None]:
+    """Hold the lock `path` inside; refuse if another process has it. Without locks in the file system, warn and go on.
+
+    Args:
+        path: the file of the lock, in the folder that it is for.
+        doing: what only one process can do there, as in "training into this folder".
+
+    Raises:
+        FileExistsError: another process has it.
+        OSError: the folder cannot be written.
+    """
+    lock, patience = Lock(path), time.monotonic() + 2  # workers of a killed process need a moment to end
+    check_writable(path)
+    try:
+        while not lock.take():
+            if time.monotonic() > patience:
+                raise FileExistsError(
+                    f"{path.parent}: another process is {doing}; wait until it ends, or use another folder"
+                )
+            time.sleep(0.1)
+    except OSError as error:
+        if isinstance(error, FileExistsError):
+            raise
+        _log.warning("%s: no lock (%s); make sure that no other process is %s", path.parent, error.strerror, doing)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def unfinished(path: Path, folder: bool = False) -> Iterator[Path]:
+    """Yield a new, empty file or folder beside `path` to write into; what is left of it at the end is removed.
+
+    Its name is that of `path` with a dot before it and `partial` in it, and keeps the suffix, since some writers choose
+    the format by it. A lock beside it tells `sweep` whether somebody still writes it.
+    """
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
+    lock = Lock(temporary.with_name(temporary.name + _LOCK))
+    with contextlib.suppress(OSError):  # a file system without locks: `sweep` goes by the age
+        lock.take()
+    try:
+        temporary.mkdir() if folder else temporary.open("xb").close()
+        yield temporary
+    finally:
+        _remove(temporary)
+        lock.release()
+
+
+def sweep(folder: Path, name: str | None = None, age: float = 3600.0) -> None:
+    """Remove what killed processes left unfinished in a folder; what a living one writes stays.
+
+    Args:
+        folder: where to look.
+        name: of the file or folder that was being written; None for any.
+        age: seconds without a change after which something without a lock is nobody's: locks are missing on some
+            network folders.
+    """
+    stem, suffix = Path(name or "").stem, Path(name or "").suffix
+    for rest in {folder / entry.name.removesuffix(_LOCK) for entry in folder.iterdir()}:
+        if not re.fullmatch(rf"\.{re.escape(stem) or '.*'}-[\w-]+\.partial{re.escape(suffix)}.*", rest.name):
+            continue
+        lock = Lock(rest.with_name(rest.name + _LOCK))
+        with contextlib.suppress(OSError):  # gone meanwhile, or somebody else's
+            if rest.exists() and lock.path.exists():
+                dead = lock.take()
+            else:
+                there = rest if rest.exists() else lock.path
+                dead = time.time() - there.stat().st_mtime > age and (there is rest or lock.take())
+            if dead:
+                _remove(rest)
+            lock.release()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` when the block ends without error.
 
     A reader sees the old file or the whole new one. On any exception, Ctrl-C included, the temporary
-    file is removed and `path` stays as it was. The temporary name keeps the suffix, since some writers
-    choose the format by it.
+    file is removed and `path` stays as it was; what a killed process left is removed by the next one that writes
+    the same file.
 
     Args:
         path: the file to write; its folder is made if it is missing.
 
     Yields:
-        The temporary path, in the same folder, so that the rename is atomic.
+        The temporary path, in the same folder, so that the rename is atomic; it keeps the suffix.
 
     Raises:
         OSError: the folder is read-only, or the disk is full.
@@ -42,32 +201,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".partial{path.suffix}", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    sweep(path.parent, path.name)
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(usual_mode(0o666))  # mkstemp makes files only their owner can read
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        with unfinished(path) as temporary:
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, f"{path}: not written, the disk is full; free space and run again") from None
         raise
-
-
-def usual_mode(mode: int) -> int:
-    """Return the permissions that a new file (0o666) or folder (0o777) gets from this process.
-
-    Example:
-        >>> usual_mode(0o666) & 0o400 == 0o400
-        True
-    """
-    umask = os.umask(0)
-    os.umask(umask)
-    return mode & ~umask
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

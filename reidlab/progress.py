@@ -1,14 +1,44 @@
-"""One progress bar for the whole package: shown to a person, silent in a batch run."""
+"""What is shown while work goes on, and never ends it: lines for the console, and one progress bar."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
+
+
+def say(text: str = "", error: bool = False) -> None:
+    """Print a line now, whatever stdout is: long work must not be lost to a console.
+
+    Characters that its encoding lacks become question marks. Where nothing can be written, as to a closed pipe or a
+    full disk, this line and all that follow are dropped.
+
+    Args:
+        text: the line.
+        error: print it to stderr.
+
+    Example:
+        >>> say("✓ done")
+        ✓ done
+    """
+    name = "stderr" if error else "stdout"
+    stream, line = getattr(sys, name), f"{text}\n"
+    if stream is None:  # closed before the program began
+        return
+    try:
+        try:
+            stream.write(line)
+        except UnicodeEncodeError:
+            stream.write(line.encode(stream.encoding, "replace").decode(stream.encoding))
+        stream.flush()
+    except (OSError, ValueError):  # ValueError: a closed file
+        setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
 
 
 def progress(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
@@ -27,5 +57,6 @@ def progress(iterable: Iterable[T], description: str, total: int | None = None, 
         >>> list(progress([1, 2, 3], "counting"))
         [1, 2, 3]
     """
-    disable = True if not sys.stderr.isatty() else None  # None leaves the choice to TQDM_DISABLE
+    live = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    disable = None if live else True  # None leaves the choice to TQDM_DISABLE
     yield from tqdm(iterable, desc=description, total=total, unit=unit, disable=disable, leave=False)

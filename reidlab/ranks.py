@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from reidlab.errors import RankError
+from reidlab.signals import end_with_parent
 
 T = TypeVar("T")
 
@@ -177,6 +179,8 @@ def joined(device: str = "cpu", timeout_seconds: float = 1800.0) -> Iterator[Ran
         Ranks(rank=0, size=1)
     """
     ranks = _ranks_of(os.environ)
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun started this process, and ends it unless it is killed itself
+        end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM), os.getppid())
     if ranks.size == 1:
         yield ranks
         return

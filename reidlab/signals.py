@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -87,14 +88,33 @@ def finish_first() -> Iterator[Asked]:
             signal.signal(number, handler)
 
 
-def end_with_parent(end: Callable[[], None]) -> None:
-    """Call `end` once the process that started this one is gone and nobody waits any more (POSIX only)."""
-    parent = os.getppid()
+def end_with_parent(end: Callable[[], None], parent: int) -> None:
+    """Call `end` once the process that started this one is gone and nobody waits any more, even if it is gone already.
+
+    Args:
+        end: called in a thread of its own.
+        parent: id of that process as it told it itself: what this process sees may be the one it was left to.
+    """
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        if os.name == "posix":
+            while os.getppid() == parent:
+                time.sleep(0.5)
+        else:
+            import _winapi
+
+            with contextlib.suppress(OSError):  # ended already
+                handle = _winapi.OpenProcess(0x00100000, False, parent)  # SYNCHRONIZE
+                _winapi.WaitForSingleObject(handle, _winapi.INFINITE)
         end()
 
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def begin_worker(*_: Any) -> None:
+    """Begin a process that `multiprocessing` started: it leaves Ctrl-C to its parent, and ends with it.
+
+    Ctrl-C reaches all processes of a terminal; the parent ends its workers itself.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent(lambda: os._exit(1), multiprocessing.parent_process().pid)

@@ -193,3 +193,20 @@ def test_a_system_error_keeps_the_name_of_the_file(market, monkeypatch):
     monkeypatch.setattr("reidlab.data.Market1501", refuse)
     result = run("evaluate", market, "--format", "market1501")
     assert result.exit_code == 1 and "people.png" in result.stderr
+
+
+def test_scores_survive_a_page_that_cannot_be_made(market, trained, monkeypatch, caplog):
+    from reidlab.data import Market1501
+    from reidlab.report import finish_run
+
+    def fail(*_):
+        raise ImportError("Cannot load backend 'TkAgg'")
+
+    folder, _ = trained
+    before = json.loads((folder / "scores.json").read_text())
+    (folder / "scores.json").unlink()
+    monkeypatch.setattr("reidlab.report.parts.report_text", fail)
+    finish_run(folder, Market1501(market))
+    after = json.loads((folder / "scores.json").read_text())
+    assert after["last"]["mean_ap"] == before["last"]["mean_ap"]
+    assert "report.html: not written (ImportError: Cannot load backend 'TkAgg')" in caplog.text

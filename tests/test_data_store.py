@@ -247,7 +247,7 @@ def test_a_store_of_something_else_is_refused(tmp_path, others, size, message):
 def test_other_files_are_refused(tmp_path, content):
     file = tmp_path / "pixels"
     file.write_bytes(content)
-    with pytest.raises(DataError, match="pixels: not a store of images of this package; choose another name"):
+    with pytest.raises(DataError, match="pixels: not a store of images of this package and version; choose another"):
         PixelStore(records(), 32, 16, file)
     assert file.read_bytes() == content
 

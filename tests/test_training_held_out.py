@@ -14,11 +14,11 @@ import torch
 from conftest import Colours
 
 from reidlab.data.records import Record, Splits, fingerprint
+from reidlab.data.workers import worker_lost
 from reidlab.errors import CollapseError, WorkerError
 from reidlab.features import evaluate_model
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.held_out import Lookout, hold_out
-from reidlab.training.inputs import worker_lost
 from reidlab.training.plan import plan
 from reidlab.training.step import Step
 

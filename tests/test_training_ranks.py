@@ -45,9 +45,15 @@ def far(one, other):
 def test_two_processes_are_one_that_takes_its_batches_in_halves(name, together, tmp_path):
     """Batch norm sees half a batch in both; sums are added in another order, and differ in their last digits."""
     (first, second), _ = together
-    alone = one(name, tmp_path / "alone", Ranks(), chunk=4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the two processes; other numbers add in yet another order
+    try:
+        alone = one(name, tmp_path / "alone", Ranks(), chunk=4)
+    finally:
+        torch.set_num_threads(before)
     assert far(first[name]["weights"], second[name]["weights"]) == 0
-    assert far(first[name]["weights"], alone["weights"]) < 1e-4
+    # Adam moves by the rate, 1e-4, in a direction that the last digits decide where a gradient is nearly 0
+    assert far(first[name]["weights"], alone["weights"]) < 3e-4
     for row, other in zip(first[name]["history"], alone["history"], strict=True):
         assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
     for row, other in zip(first[name]["evaluations"], alone["evaluations"], strict=True):

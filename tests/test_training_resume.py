@@ -239,7 +239,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(colours, tmp_path, monkeypatch
     assert same(rest, train(settings("light"), colours))
 
 
-def test_a_full_disk_is_named_by_the_log_as_well(colours, tmp_path, monkeypatch):
+def test_a_log_that_cannot_be_written_is_named_and_ends_nothing(colours, tmp_path, caplog):
     run = RunFolder(tmp_path / "run")
 
     class Full(type(run.metrics)):
@@ -247,8 +247,11 @@ def test_a_full_disk_is_named_by_the_log_as_well(colours, tmp_path, monkeypatch)
             raise OSError(errno.ENOSPC, "No space left on device")
 
     run.metrics = Full(run.metrics)
-    with pytest.raises(OSError, match=r"metrics\.jsonl: not written \(No space left on device\); make room there"):
-        train(settings("light"), colours, run=run)
+    result = train(settings("light"), colours, run=run)
+    assert "metrics.jsonl: not written (No space left on device); make room there" in caplog.text
+    assert "metrics.jsonl: the last 3 rows are missing" in caplog.text
+    _, saved = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved["iteration"] == 8 and len(result.history) == 3
 
 
 def test_an_exploding_run_says_which_checkpoint_is_left(colours, tmp_path):

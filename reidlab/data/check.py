@@ -1,11 +1,10 @@
-"""Look at every file of a CUHK03 folder and say what is wrong with it and what to do."""
+"""Look at every file of a data set and say what is wrong with it and what to do."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +12,12 @@ import h5py
 import numpy as np
 
 from reidlab.data.cuhk03 import CUHK03, PUBLISHED_COUNTS, PUBLISHED_IDENTITIES
+from reidlab.data.findings import Finding, Report, Status, read_images
+from reidlab.data.folders import MARKET_BASES, FolderDataset, Market1501
 from reidlab.data.layout import (
     MAT_NAME,
     MAT_SOURCE,
+    NP_FOLDERS,
     Layout,
     box_of_folder,
     find_layout,
@@ -24,102 +26,39 @@ from reidlab.data.layout import (
     protocol_name,
     protocol_places,
 )
+from reidlab.data.listing import is_image_name, list_folder, list_images
 from reidlab.data.matheader import H5_ERRORS, describe_problem, first_line
 from reidlab.data.matsource import EMPTY, MatSource, describe_cell
 from reidlab.data.names import BOXES, PAIR_SIZES, a_few, name_of_cell
 from reidlab.data.protocolfile import PROTOCOL_SOURCE, NewProtocol, read_new_protocol
-from reidlab.data.records import FolderSource
+from reidlab.data.records import FolderSource, Record
 from reidlab.errors import DataError
 from reidlab.progress import progress
 
-Status = Literal["ok", "absent", "damaged", "wrong"]
 _PUBLISHED_PAIRS = "/".join(map(str, PAIR_SIZES))
 _PARTS = ("train", "query", "gallery")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What was found out about one file or folder.
+def check(
+    root: str | os.PathLike[str],
+    expect: Literal["cuhk03", "any"] | None = None,
+    data_format: Literal["cuhk03", "market1501", "folder"] | None = None,
+) -> Report:
+    """Look at every file of CUHK03, of Market-1501's layout or of a folder of pictures; nothing is changed.
+
+    Every image is read once, so the full CUHK03 takes as long as the disk needs for two gigabytes.
 
     Args:
-        file: its path relative to the data folder.
-        status: "ok", "absent", "damaged" (cut short, not what its name says, broken inside) or "wrong"
-            (sound in itself, but contradicts another file or the published counts).
-        text: what it holds, or what is wrong.
-        remedy: what to do; empty if nothing.
-    """
-
-    file: str
-    status: Status
-    text: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.status:<8} {self.file}: {self.text}" + (f"; {self.remedy}" if self.remedy else "")
-
-
-@dataclass(frozen=True)
-class Report:
-    """All findings about a data folder, and its counts beside the published ones.
-
-    Args:
-        root: the folder.
-        name: "CUHK03", or "Walkers" for the embedded world.
-        findings: one per file.
-        counts: rows of (what, here, published).
-        loads: the calls of `CUHK03` that will work, for example `box="labeled"`.
-
-    Example:
-        >>> import tempfile
-        >>> report = check(tempfile.mkdtemp())
-        >>> report.ok, {finding.status for finding in report.findings}
-        (False, {'absent'})
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
-    """
-
-    root: Path
-    name: str
-    findings: Sequence[Finding]
-    counts: Sequence[tuple[str, str, str]] = field(default=())
-    loads: Sequence[str] = field(default=())
-
-    @property
-    def ok(self) -> bool:
-        """Whether no file is damaged or wrong, and at least one box type loads under the new protocol."""
-        sound = all(finding.status in ("ok", "absent") for finding in self.findings)
-        return sound and any("classic" not in call for call in self.loads)
-
-    def __str__(self) -> str:
-        lines = [f"{self.name} in {self.root}", *map(str, self.findings)]
-        if self.counts:
-            rows = [("", "here", "CUHK03 as published"), *self.counts]
-            widths = [max(len(row[i]) for row in rows) for i in range(3)]
-            lines.append("")
-            lines += [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows]
-        lines.append("")
-        if self.name != "CUHK03" and self.ok:
-            lines.append("This is the embedded world: its files are sound, its counts are its own.")
-        calls = ", ".join(f"CUHK03(root, {call})" for call in self.loads)
-        lines.append(f"Loads: {calls}" if calls else "Nothing here can be loaded yet.")
-        return "\n".join(lines)
-
-
-def check(root: str | os.PathLike[str], expect: Literal["cuhk03", "any"] | None = None) -> Report:
-    """Look at every file of a CUHK03 folder; nothing is changed.
-
-    Every image is read once, so the full data set takes as long as the disk needs for two gigabytes.
-
-    Args:
-        root: the folder, laid out in any way that `CUHK03` reads.
-        expect: "cuhk03" holds the counts against the published ones; "any" accepts whatever counts are
+        root: the folder, laid out in any way that `CUHK03`, `Market1501` or `FolderDataset` reads.
+        expect: "cuhk03" holds CUHK03's counts against the published ones; "any" accepts whatever counts are
             consistent. By default "any" where a `world.json` says that this is the embedded world.
+        data_format: which of the three it is; by default what the names of files and folders say.
 
     Returns:
         A report; print it, or look at `report.ok` and `report.findings`.
 
     Raises:
-        ValueError: `expect` is none of its choices.
+        ValueError: `expect` or `data_format` is none of its choices.
         FileNotFoundError: there is no such folder. (A missing file is a finding.)
 
     Example:
@@ -131,7 +70,12 @@ def check(root: str | os.PathLike[str], expect: Literal["cuhk03", "any"] | None 
     """
     if expect not in (None, "cuhk03", "any"):
         raise ValueError(f'got expect={expect!r}, expected "cuhk03", "any" or None')
+    if data_format not in (None, "cuhk03", *_LOADERS):
+        raise ValueError(f"got data_format={data_format!r}, expected cuhk03, {', '.join(_LOADERS)} or None")
     inspection = _Inspection(find_layout(root, "labeled"))
+    kind = data_format or _format_of(inspection.root)
+    if kind in _LOADERS:
+        return _check_pictures(inspection.root, _LOADERS[kind])
     strict = expect == "cuhk03" or (expect is None and inspection.layout.world is None)
     inspection.look_at_mat(strict)
     for box in BOXES:
@@ -139,6 +83,44 @@ def check(root: str | os.PathLike[str], expect: Literal["cuhk03", "any"] | None 
     inspection.look_at_strangers()
     name = inspection.layout.world or "CUHK03"
     return Report(inspection.root, name, inspection.findings, inspection.counts, sorted(inspection.loads))
+
+
+_LOADERS = {"market1501": Market1501, "folder": FolderDataset}
+
+
+def _format_of(root: Path) -> str:
+    layouts = [find_layout(root, box) for box in BOXES]
+    if any(layout.mat or layout.protocol or layout.extracted or layout.world for layout in layouts):
+        return "cuhk03"
+    for folder in filter(None, (layout.np_folder for layout in layouts)):
+        names = (name for part in NP_FOLDERS for name in list_folder(folder / part)[0])
+        if box_of_folder(folder) or all(re.match(r"\d{4}_c[12]_\d+\.", name) for name in names):
+            return "cuhk03"
+    if any((root / base / part).is_dir() for base in MARKET_BASES for part in ("bounding_box_train", NP_FOLDERS[2])):
+        return "market1501"
+    if any(path for place in mat_places(root) for path in place.parent.glob("*.mat")):  # perhaps renamed
+        return "cuhk03"
+    files, folders = list_folder(root)
+    people = any(name.lstrip("-").isdecimal() or name in ("query", "gallery") for name in folders)
+    return "folder" if people or any(map(is_image_name, files)) else "cuhk03"
+
+
+def _check_pictures(root: Path, loader: type[Market1501] | type[FolderDataset]) -> Report:
+    try:
+        data = loader(root)
+    except (DataError, OSError) as error:
+        finding = Finding(".", "wrong", str(error).removeprefix(f"{root}: "))
+        return Report(root, loader.__name__, [finding], loader=loader.__name__)
+    records = [record for part in _PARTS for record in getattr(data, part)]
+    faults, twins = read_images(records, f"looking at {data.name}")
+    if faults:
+        text = f"{len(faults)} of {len(records):,} images cannot be read: {a_few(faults)}"
+        finding = Finding(".", "damaged", text)
+    else:
+        counts = _slashed([len(getattr(data, part)) for part in _PARTS])
+        text = f"{len(records):,} images, {counts} for train/query/gallery, {data.junk} junk left out{twins}"
+        finding = Finding(".", "ok", text)
+    return Report(root, data.name, [finding], loads=[] if faults else [""], loader=loader.__name__)
 
 
 class _Inspection:
@@ -258,8 +240,13 @@ class _Inspection:
 
     def _look_at_folder(self, layout: Layout, box: str, protocol: NewProtocol | None) -> None:
         folder = layout.extracted / f"images_{box}"
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith("."))
-        faults = _unreadable(FolderSource(folder), names, f"looking at {folder.name}")
+        try:
+            names = list_images(folder)
+        except DataError as error:
+            self.add(folder, "wrong", str(error))
+            return
+        records = [Record(name, 0, 0, FolderSource(folder)) for name in names]
+        faults, _ = read_images(records, f"looking at {folder.name}")
         absent = sorted(set(protocol.names) - set(names)) if protocol else []
         if faults:
             text = f"{len(faults)} of {len(names):,} images cannot be read: {a_few(faults)}"
@@ -281,16 +268,16 @@ class _Inspection:
         here = tuple(len(getattr(data, part)) for part in _PARTS)
         people = (len({r.pid for r in data.train}), len({r.pid for r in (*data.query, *data.gallery)}))
         self._count(box, here, people)
-        names = [record.image for part in _PARTS for record in getattr(data, part)]
-        faults = _unreadable(FolderSource(folder), names, f"looking at {folder.name}")
+        records = [record for part in _PARTS for record in getattr(data, part)]
+        faults, twins = read_images(records, f"looking at {folder.name}")
         if faults:
-            text = f"{len(faults)} of {len(names):,} images cannot be read: {a_few(faults)}"
+            text = f"{len(faults)} of {len(records):,} images cannot be read: {a_few(faults)}"
             self.add(folder, "damaged", text, "copy them again")
         elif strict and (here, people) != (PUBLISHED_COUNTS[box], PUBLISHED_IDENTITIES):
             text = f"CUHK03-NP with {_slashed(here)} images, published are {_slashed(PUBLISHED_COUNTS[box])}"
-            self.add(folder, "wrong", text, "copy it again, and completely")
+            self.add(folder, "wrong", text, "copy it again, and completely; other data: --format market1501")
         else:
-            self.add(folder, "ok", f"CUHK03-NP, {_slashed(here)} images for train/query/gallery")
+            self.add(folder, "ok", f"CUHK03-NP, {_slashed(here)} images for train/query/gallery{twins}")
             self.loads.append(f'box="{box}"')
 
     def look_at_strangers(self) -> None:
@@ -339,19 +326,6 @@ def _visit(source: MatSource, box: str) -> tuple[list[str], set[str]]:
         elif problem != EMPTY:
             faults.append(f"{name} {problem}")
     return faults, names
-
-
-def _unreadable(source: FolderSource, names: Sequence[str], title: str) -> list[str]:
-    def problem(name: str) -> str | None:
-        try:
-            source.load(name)
-        except (DataError, OSError) as error:
-            return str(error).removeprefix(f"{source.root / name}: ")
-        return None
-
-    with ThreadPoolExecutor(2) as pool:  # decoding runs outside Python's lock
-        found = list(progress(pool.map(problem, names), title, total=len(names), unit="image"))
-    return [f"{name} {text}" for name, text in zip(names, found, strict=True) if text]
 
 
 def _people_exist(pairs: np.ndarray, sizes: Sequence[int]) -> bool:

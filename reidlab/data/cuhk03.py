@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlab.data.folders import refuse_shared
 from reidlab.data.layout import NP_FOLDERS, Layout, find_layout, missing_error, require_box
+from reidlab.data.listing import list_images
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, a_few, name_of_cell, parse_image_name
 from reidlab.data.protocolfile import NewProtocol, read_new_protocol
@@ -53,7 +55,8 @@ class CUHK03(Splits):
         ValueError: an argument is none of its choices.
         FileNotFoundError: files are missing; the message lists which, where they were looked for, and
             where they come from.
-        DataError: a file is damaged or another than its name says, or the protocol contradicts the images.
+        DataError: a file is damaged or another than its name says, the protocol contradicts the images, or a folder of
+            images holds further folders or links that point nowhere.
 
     Example:
         >>> import tempfile
@@ -127,7 +130,7 @@ def _read_new(layout: Layout, box: str) -> list[list[Record]]:
     else:
         source, folder = FolderSource(layout.extracted), f"images_{box}"
         place = layout.extracted / folder
-        there = {entry.name for entry in os.scandir(place)}
+        there = set(list_images(place))
         absent = [name for name in protocol.names if name not in there]
     if absent:
         raise DataError(
@@ -184,9 +187,7 @@ def _read_np(folder: Path, box: str) -> list[list[Record]]:
     parts = []
     for part in NP_FOLDERS:
         records, bad = [], []
-        for name in sorted(entry.name for entry in os.scandir(folder / part)):
-            if name.startswith(".") or name == "Thumbs.db":
-                continue
+        for name in list_images(folder / part):
             match = _NP_NAME.fullmatch(name)
             if match and int(match[1]) >= 1 and match[2] in "12":
                 records.append(Record(f"{part}/{name}", int(match[1]), int(match[2]), source))
@@ -213,10 +214,7 @@ def _np_problem(folder: Path, bad: Sequence[str]) -> str:
 
 
 def _check_np(folder: Path, parts: Sequence[Sequence[Record]]) -> None:
-    train, query, gallery = ({record.pid for record in records} for records in parts)
-    if train & (query | gallery):
-        both = sorted(train & (query | gallery))
-        raise DataError(f"{folder}: {len(both)} identities are in training and in test: {a_few(both)}; copy it again")
+    refuse_shared(folder, *parts)
     views = {record.camid for records in parts[1:] for record in records}
     if len(views) < 2:
         raise DataError(f"{folder}: a view is missing: all test images are of camera {views.pop()}; copy it again")

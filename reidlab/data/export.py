@@ -15,6 +15,7 @@ from reidlab.data.layout import MAT_NAME, MAT_SOURCE, find_layout, looked_in, ma
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, name_of_cell
 from reidlab.errors import DataError
+from reidlab.files import alone
 from reidlab.progress import progress
 
 _log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ def export_png(
         ValueError: an unknown box type or a number of jobs below 1.
         FileNotFoundError: there is no `cuhk-03.mat`.
         DataError: the `.mat` is damaged, or an image folder is a link that leads out of `out`.
-        OSError: `out` cannot be written or the disk is full; finished files stay, the next run continues.
+        OSError: `out` cannot be written, another process exports into it, or the disk is full; finished files stay,
+            the next run continues.
 
     Example:
         >>> import tempfile
@@ -86,10 +88,17 @@ def _export_box(source: MatSource, box: str, folder: Path, jobs: int) -> None:
     ]
     todo = [name for name in names if not _finished(folder / name)]
     _log.info("%s: %d images, %d already there", folder, len(names), len(names) - len(todo))
+    if todo:
+        with alone(folder / ".lock", "writing images into this folder"):
+            _write_all(source, box, folder, todo, jobs)
 
+
+def _write_all(source: MatSource, box: str, folder: Path, todo: list[str], jobs: int) -> None:
     def write(name: str) -> None:
         _write_png(folder / name, source.load(f"{box}/{name}"))
 
+    for left in folder.glob(f".*{_PARTIAL}"):  # left by a run that was killed
+        left.unlink()
     pool = ThreadPoolExecutor(jobs)  # threads: compression runs outside Python's lock
     try:
         _drain(progress(pool.map(write, todo), f"writing {folder.name}", total=len(todo), unit="image"))
@@ -106,8 +115,6 @@ def _make_folder(out: Path, name: str) -> Path:
     folder = out / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f".*{_PARTIAL}"):  # left by a run that was killed
-            left.unlink()
     except OSError as error:
         text = f"{folder}: cannot be made or written ({error.strerror or error}); choose another folder"
         raise type(error)(text) from None

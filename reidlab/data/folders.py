@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reidlab.data.listing import IMAGE_SUFFIX, folder_name, is_image_name, list_folder, list_images
 from reidlab.data.names import a_few
-from reidlab.data.records import FolderSource, Record, Splits, relative_name
+from reidlab.data.records import FolderSource, Record, Splits, leads_out, relative_name
 from reidlab.errors import DataError
 
 JUNK = -1
 """Market-1501's identity number for boxes that hold no usable person."""
 MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MARKET_COUNTS = (12936, 3368)  # training images and queries as published
-_MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
-_MARKET_NAME = re.compile(r"(-1|\d{1,6})_c(\d{1,2})(?:s\d+)?_[\w.]*\.(?:jpe?g|png|bmp)", re.ASCII | re.IGNORECASE)
+MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
+_MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,3}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 _MARKET_PATTERN = "identity_cCAMERAsSEQUENCE_frame_box.jpg, such as 0001_c1s1_000001_00.jpg"
-_CAMERA_NAME = re.compile(r"(?:c|cam)?(\d{1,3})_[^/]*\.(?:jpe?g|png|bmp)", re.ASCII | re.IGNORECASE)
+# In a folder of one person: a camera that is called one anywhere in the name, else a number of one or two digits, but
+# not 05_1.png, which may be frame 5 of camera 1, nor CUHK03's 1_001_2_06.png, whose camera is 2.
+_CAMERA = re.compile(r"(?:^|[_. -])(?:c|cam(?:era)?[_-]?)(\d{1,3})(?:s\d+)?(?=[_. -])", re.ASCII | re.IGNORECASE)
+_PLAIN_CAMERA = re.compile(r"(?!0\d_\d[_.]|\d_\d{3,5}_[12]_\d\d\.)(\d{1,2})_", re.ASCII)
+_NUMBER_FIRST = re.compile(r"(?:(?:p|id|pid|person)[_-]?)?(-1|\d{1,6})(?=[_. -])", re.ASCII | re.IGNORECASE)
 _PERSON_FOLDER = re.compile(r"-1|\d{1,9}", re.ASCII)
-_FOLDER_PATTERN = "identity/camera_anything.png such as 7/2_0031.png, or Market-1501's 0007_c2s1_000031_00.jpg"
-_SYSTEM_FILES = {"thumbs.db", "desktop.ini"}  # Market-1501's own archive holds the first
+_FOLDER_PATTERN = (
+    "identity/camera_anything.png such as 7/2_0031.png or 7/cam2_0031.png, or Market-1501's 0007_c2s1_000031_00.jpg"
+)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -32,8 +39,8 @@ class Market1501(Splits):
     Identity -1 is junk: such images are left out of every part and counted in `junk`. Identity 0,
     Market-1501's distractors, stays in the gallery: nobody is searched for under that number, so they are
     wrong answers, as they should be. Without `bounding_box_train/` there is nothing to train on, and
-    `train` is empty. Hidden files, `Thumbs.db` and `desktop.ini` are passed over; any other name that
-    does not parse is an error.
+    `train` is empty. Known system files (`Thumbs.db`, `.DS_Store`, `._0001_c1s1.jpg`, `.ipynb_checkpoints/`) are
+    passed over; any other name that does not parse, and any folder inside, is an error.
 
     Args:
         root: the folder that holds the three, or the one above it. Records hold names relative to it, so a
@@ -41,7 +48,8 @@ class Market1501(Splits):
 
     Raises:
         FileNotFoundError: `query/` or `bounding_box_test/` is missing.
-        DataError: a name does not parse, or a part holds no images.
+        DataError: a name does not parse, a part holds no images or holds folders, a link points nowhere, identity 0
+            is to be trained on or searched for, or the same people are in training and in test.
 
     Example:
         >>> import tempfile
@@ -64,7 +72,7 @@ class Market1501(Splits):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = _existing(root)
-        bases = [root / base for base in _MARKET_BASES]
+        bases = [root / base for base in MARKET_BASES]
         base = next((base for base in bases if all((base / part).is_dir() for part in MARKET_FOLDERS[1:])), None)
         if base is None:
             missing = [part for part in MARKET_FOLDERS[1:] if not (root / part).is_dir()]
@@ -72,6 +80,7 @@ class Market1501(Splits):
                 f"{root}: missing {' and '.join(f'{part}/' for part in missing)}; expected Market-1501's folders "
                 f"{', '.join(f'{part}/' for part in MARKET_FOLDERS)}; pictures in another order: FolderDataset(root)"
             )
+        list_folder(base)  # else a bounding_box_train/ that is a link to nowhere would be no data to train on
         source, parts, junk = FolderSource(base), [], 0
         for part in MARKET_FOLDERS:
             records = list(_market_records(source, part)) if (base / part).is_dir() else []
@@ -79,6 +88,7 @@ class Market1501(Splits):
             junk += len(records) - len(parts[-1])
             if not parts[-1] and (base / part).is_dir():
                 raise DataError(f"{base / part}: holds no images of people; expected names like {_MARKET_PATTERN}")
+        _check_people(base, MARKET_FOLDERS, parts)
         super().__init__(_market_name(base, parts), "as given", "as given", *parts)
         object.__setattr__(self, "junk", junk)
 
@@ -90,12 +100,12 @@ def _market_name(base: Path, parts: Sequence[Sequence[Record]]) -> str:
     """Name the data; a result must never carry the name of a data set that it was not measured on."""
     if (len(parts[0]), len(parts[1])) == _MARKET_COUNTS:
         return "Market1501"
-    return f"{base.resolve().name} (Market-1501 naming)"
+    return f"{folder_name(base)} (Market-1501 naming)"
 
 
 def _market_records(source: FolderSource, part: str) -> Iterator[Record]:
     bad = []
-    for name in _file_names(source.root / part):
+    for name in list_images(source.root / part):
         match = _MARKET_NAME.fullmatch(name)
         if match:
             yield Record(f"{part}/{name}", int(match[1]), int(match[2]), source)
@@ -109,9 +119,15 @@ def _market_records(source: FolderSource, part: str) -> Iterator[Record]:
 class FolderDataset(Splits):
     """Pictures of your own: one folder per person, or one flat folder with Market-1501's names.
 
-    A picture is `identity/camera_anything.png`, such as `7/2_0031.png` (also `7/c2_0031.jpg`), or, flat,
-    `0007_c2s1_000031_00.jpg`. Identity -1 is junk, left out and counted in `junk`. Which picture plays
-    which part is settled by the first of these that applies:
+    A picture is `identity/camera_anything.png`, such as `7/2_0031.png`, or, flat, `0007_c2s1_000031_00.jpg`. In the
+    folder of a person the camera is the number called c, cam or camera wherever it stands (`7/C2_0031.jpg`,
+    `7/street_cam2.png`), else the first number, of at most two digits (not in `7/05_1.png`: 05 may be a frame). A
+    number in front of a named camera must be the folder's (`7/0007_cam2_0031.png`), since it may be a person's or a
+    frame's. Identity -1 is junk, left out and counted in `junk`; 0000 in Market-1501's names stands for distractors,
+    who are in the gallery and never searched for, while a folder `0/` is a person as any other. Folders inside the
+    folder of a person are an error.
+
+    Which picture plays which part is settled by the first of these that applies:
 
     1. `query` and `gallery` (and `train`) are given: lists of names relative to `root`; forward slashes and
        backslashes both work, so a list made on Windows loads on Linux.
@@ -130,8 +146,9 @@ class FolderDataset(Splits):
     Raises:
         ValueError: only one of `query` and `gallery` is given.
         FileNotFoundError: there is no such folder, or only one of `query/` and `gallery/` is there.
-        DataError: a name does not parse, is not there, leads out of `root` or is in two parts; or nobody
-            was seen by two cameras.
+        DataError: a name does not parse, is not there, leads out of `root`, contradicts its folder or is in two parts;
+            pictures lie where they would not be read; the same people are in training and in test; or nobody was seen
+            by two cameras.
 
     Example:
         >>> import tempfile
@@ -169,12 +186,15 @@ class FolderDataset(Splits):
                 raise FileNotFoundError(
                     f"{root}: missing {lacks}; expected query/ and gallery/ (and train/), or neither"
                 )
+            _check_beside(root)
             parts = [_scan(source, part) if part in folders else [] for part in _PARTS]
         else:
             parts = [[], *query_and_gallery(root, _scan(source, ""))]
         kept = [[record for record in records if record.pid != JUNK] for records in parts]
         _check_parts(root, kept)
-        super().__init__(root.resolve().name, "as given", "as given", *kept)
+        if "train" in folders and query is None and not kept[0]:
+            raise DataError(f"{root / 'train'}: holds no images of people; expected {_FOLDER_PATTERN}")
+        super().__init__(folder_name(root), "as given", "as given", *kept)
         object.__setattr__(self, "junk", sum(map(len, parts)) - sum(map(len, kept)))
 
     def __repr__(self) -> str:
@@ -188,42 +208,77 @@ def _listed(source: FolderSource, part: str, names: Iterable[str | os.PathLike[s
     records = []
     for given in names or ():
         name = relative_name(given)
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+        if leads_out(name):
             raise DataError(f"{part} list: {name} leads out of {source.root}; give names relative to that folder")
-        records.append(_record(source, name))
+        records.append(_record(source, posixpath.normpath(name)))
     lost = [record.image for record in records if not (source.root / record.image).is_file()]
     if lost:
         raise DataError(f"{part} list: names {len(lost)} images that are not in {source.root}: {a_few(lost)}")
     return records
 
 
+def _check_beside(root: Path) -> None:
+    """Refuse pictures and people beside query/ and gallery/, which nobody would read."""
+    files, folders = list_folder(root)
+    beside = [name for name in files if is_image_name(name)] + [n for n in folders if _PERSON_FOLDER.fullmatch(n)]
+    if beside:
+        raise DataError(
+            f"{root}: {a_few(beside)} would not be read beside query/ and gallery/; move what belongs to a part into "
+            "its folder, and the rest away"
+        )
+
+
 def _scan(source: FolderSource, below: str) -> list[Record]:
     """Read the pictures in `below` and in the folders of persons there, in the order of their names."""
     folder = source.root / below
     prefix = f"{below}/" if below else ""
-    names = [prefix + name for name in _file_names(folder)]
-    people = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    files, people = list_folder(folder)
+    names = [prefix + name for name in files]
     bad = [name for name in people if not _PERSON_FOLDER.fullmatch(name)]
     if bad:
         raise DataError(
             f"{folder}: {len(bad)} folders are not named by an identity number: {a_few(bad)}; expected "
             f"{_FOLDER_PATTERN}; number the people and rename the folders"
         )
+    known: dict[int, str] = {}
     for person in people:
-        names += [f"{prefix}{person}/{name}" for name in _file_names(folder / person)]
+        if known.setdefault(int(person), person) != person:
+            raise DataError(f"{folder}: {known[int(person)]}/ and {person}/ are one identity number; merge or renumber")
+        names += [f"{prefix}{person}/{name}" for name in list_images(folder / person)]
     return [_record(source, name) for name in names]
 
 
 def _record(source: FolderSource, name: str) -> Record:
     """Read identity and camera off a relative name."""
     *folders, file_name = name.split("/")
-    match = _CAMERA_NAME.fullmatch(file_name)
-    if match and folders and _PERSON_FOLDER.fullmatch(folders[-1]):
-        return Record(name, int(folders[-1]), int(match[1]), source)
-    match = _MARKET_NAME.fullmatch(file_name)
-    if match:
-        return Record(name, int(match[1]), int(match[2]), source)
-    raise DataError(f"{source.root / name}: the name does not tell identity and camera; expected {_FOLDER_PATTERN}")
+    person = int(folders[-1]) if folders and _PERSON_FOLDER.fullmatch(folders[-1]) else None
+    flat = _MARKET_NAME.fullmatch(file_name)
+    if person is None and flat:
+        return Record(name, int(flat[1]), int(flat[2]), source)
+    cameras = {int(number) for number in _CAMERA.findall(file_name)}
+    plain, first = _PLAIN_CAMERA.match(file_name), _NUMBER_FIRST.match(file_name)
+    nested = len(folders) > 1 and _PERSON_FOLDER.fullmatch(folders[-2])  # whose folder is it?
+    if person is None or nested or not is_image_name(file_name) or not (cameras or plain):
+        raise DataError(f"{source.root / name}: the name does not tell identity and camera; expected {_FOLDER_PATTERN}")
+    if len(cameras) > 1:
+        raise DataError(
+            f"{source.root / name}: the name tells {len(cameras)} cameras, {' and '.join(map(str, sorted(cameras)))}; "
+            f"expected one: {_FOLDER_PATTERN}"
+        )
+    if cameras and first and int(first[1]) != person:
+        raise DataError(
+            f"{source.root / name}: the folder says identity {folders[-1]}, the name begins with {first[1]}: another "
+            "person, or the number of a frame? move the file to its person's folder, or put the camera first, such "
+            f"as {folders[-1]}/cam2_0031.png"
+        )
+    return Record(name, person, cameras.pop() if cameras else int(plain[1]), source)
+
+
+def _is_distractor(record: Record) -> bool:
+    """Whether an image is of nobody in particular, as Market-1501's 0000; the folder 0/ of a person is not."""
+    *folders, name = record.image.split("/")
+    flat = not (folders and _PERSON_FOLDER.fullmatch(folders[-1]))
+    return record.pid == 0 and _MARKET_NAME.fullmatch(name) is not None and (flat or name.startswith("0000_"))
 
 
 def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
@@ -231,7 +286,7 @@ def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[lis
 
     Args:
         where: what the images are, for messages.
-        records: images of people; nobody who was seen by one camera only becomes a query.
+        records: images of people; nobody who was seen by one camera only becomes a query, and no distractor.
 
     Raises:
         DataError: nobody was seen by two cameras.
@@ -244,10 +299,11 @@ def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[lis
     """
     people: dict[int, dict[int, list[Record]]] = {}
     for record in records:
-        people.setdefault(record.pid, {}).setdefault(record.camid, []).append(record)
+        if record.pid != JUNK and not _is_distractor(record):
+            people.setdefault(record.pid, {}).setdefault(record.camid, []).append(record)
     queries = []
-    for pid, cameras in people.items():
-        if len(cameras) < 2 or pid == JUNK:
+    for cameras in people.values():
+        if len(cameras) < 2:
             continue
         firsts = [shots[0] for _, shots in sorted(cameras.items()) if len(shots) > 1]
         queries += firsts or [cameras[min(cameras)][0]]
@@ -271,6 +327,43 @@ def _check_parts(root: Path, parts: Sequence[Sequence[Record]]) -> None:
     for part, records in zip(_PARTS[1:], parts[1:], strict=True):
         if not records:
             raise DataError(f"{root}: {part} holds no images; expected {_FOLDER_PATTERN}")
+    _check_people(root, _PARTS, parts)
+    plain = [r for part in parts for r in part if not _CAMERA.search(r.image.rpartition("/")[2])]
+    if len({r.pid for r in plain}) > 1 and all(r.pid == r.camid for r in plain):
+        raise DataError(
+            f"{root}: {plain[0].image} and all other names begin with the identity's number where the camera's is "
+            f"expected; call the camera one, such as {plain[0].pid}/{plain[0].pid}_cam2_0031.png"
+        )
+
+
+def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Record]]) -> None:
+    """Refuse distractors where people are expected, and people who are in training and in test.
+
+    Raises:
+        DataError: such are there; the message counts them.
+    """
+    for name, records in zip(names[:2], parts[:2], strict=True):
+        nobody = [record.image for record in records if _is_distractor(record)]
+        if nobody:
+            raise DataError(
+                f"{root}: {name} holds {len(nobody)} images of identity 0, which in such names is no person but "
+                f"Market-1501's distractors: {a_few(nobody)}; move them to {names[2]}, or number people from 1"
+            )
+    refuse_shared(root, *parts)
+
+
+def refuse_shared(root: Path, train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]) -> None:
+    """Refuse data of which people are trained on and searched for.
+
+    Raises:
+        DataError: they are; the message counts them.
+    """
+    both = sorted({record.pid for record in train} & {record.pid for record in (*query, *gallery)})
+    if both:
+        raise DataError(
+            f"{root}: {len(both)} identities are in training and in test: {a_few(both)}; scores would be of people "
+            "that the network was trained on: take them out of one, or renumber if they are different people"
+        )
 
 
 def _existing(root: str | os.PathLike[str]) -> Path:
@@ -278,11 +371,6 @@ def _existing(root: str | os.PathLike[str]) -> Path:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: {'is a file, not a folder' if root.exists() else 'no such folder'}")
     return root
-
-
-def _file_names(folder: Path) -> list[str]:
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-    return sorted(name for name in names if not name.startswith(".") and name.lower() not in _SYSTEM_FILES)
 
 
 def _bad_names(folder: Path, bad: Sequence[str], pattern: str) -> str:

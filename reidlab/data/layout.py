@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from reidlab.data.listing import folder_name
 from reidlab.data.names import BOXES
 from reidlab.data.protocolfile import PROTOCOL_SOURCE
 from reidlab.errors import DataError
@@ -122,9 +123,11 @@ def box_of_folder(folder: Path) -> str | None:
         >>> box_of_folder(Path("cuhk03-np/detected")), box_of_folder(Path("cuhk03-np"))
         ('detected', None)
     """
-    name = folder.resolve().name.lower()
-    said = [box for box in BOXES if any(word in name for word in _BOX_FOLDERS[box])]
-    return said[0] if len(said) == 1 else None
+    for name in (folder_name(folder), folder.resolve().name):  # as it is called, then as a link's target is
+        said = [box for box in BOXES if any(word in name.lower() for word in _BOX_FOLDERS[box])]
+        if said:
+            return said[0] if len(said) == 1 else None
+    return None
 
 
 def missing_error(layout: Layout, box: str, protocol: str) -> FileNotFoundError:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reidlab.errors import DataError
+
+MAX_PIXELS = 89_478_485
+"""Pixels of the largest image that is read, as in Pillow: more is a mistake, or made to fill the memory."""
+_TOO_LARGE = f"more than {MAX_PIXELS:,} pixels, expected an image of one person; save it smaller"
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # no others: Pillow opens some of them with other programs
 
 
 class ImageSource(Protocol):
@@ -44,32 +50,58 @@ class FolderSource:
     root: Path
 
     def load(self, name: str) -> np.ndarray:
-        """Read one image as uint8 (H, W, 3), RGB.
+        """Read one image as uint8 (H, W, 3), RGB, upright: turned as its orientation tag (EXIF) says.
+
+        What the bytes are decides how they are read, not the name's ending. Links are followed.
 
         Raises:
             FileNotFoundError: there is no such file under `root`.
-            DataError: the file is not an image, is cut short, is not 8 bits deep, or is not RGB.
+            DataError: the name leads out of `root`; or the file is not an image, is cut short, is not 8 bits deep, is
+                not RGB, has transparency, more than one frame or more than `MAX_PIXELS`.
         """
-        path = self.root / name
-        if not path.resolve().is_relative_to(self.root.resolve()):
+        if leads_out(name):
             raise DataError(f"{name}: leads out of the data folder {self.root}; image names must stay inside it")
+        path = self.root / name
         try:
-            with Image.open(path) as image:
-                if image.mode != "RGB":
-                    deep = image.mode[0] in "IF"
-                    remedy = (
-                        "scale its values to 0 … 255 first (16 bits: divide by 256), then save it as RGB in a new file"
-                        if deep
-                        else 'convert a copy, for example with PIL: Image.open(p).convert("RGB").save(new)'
-                    )
-                    raise DataError(f"{path}: got an image of mode {image.mode}, expected 8-bit RGB; {remedy}")
+            with Image.open(path, formats=_FORMATS) as image:
+                problem = _problem(image)
+                if problem:
+                    raise DataError(f"{path}: got {problem}")
+                ImageOps.exif_transpose(image, in_place=True)
                 return np.asarray(image)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such image; is {self.root} the folder that holds it?") from None
         except DataError:
             raise
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on damaged files
-            raise DataError(f"{path}: cannot be read as an image ({error}); copy the file again") from None
+        except Image.DecompressionBombError:
+            raise DataError(f"{path}: got {_TOO_LARGE}") from None
+        except MemoryError:
+            raise DataError(f"{path}: more pixels than memory can hold; save it smaller") from None
+        except Exception as error:  # on damaged files Pillow raises nearly anything
+            what = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            if isinstance(error, UnidentifiedImageError):
+                what = f"none of {', '.join(_FORMATS)}" if path.stat().st_size else "0 bytes"
+            text = f"{path}: cannot be read as an image ({what}); copy the file again, or save it anew"
+            raise DataError(text) from None
+
+
+def _problem(image: Image.Image) -> str | None:
+    """Say why an opened image cannot be used, before its pixels are read."""
+    convert = 'convert a copy, for example with PIL: ImageOps.exif_transpose(Image.open(p)).convert("RGB").save(new)'
+    scale = "scale its values to 0 … 255 first (16 bits: divide by 256), then save it as RGB in a new file"
+    if image.width * image.height > MAX_PIXELS:
+        return _TOO_LARGE
+    if image.mode != "RGB":
+        remedy = scale if image.mode[0] in "IF" else convert
+        return f"an image of mode {image.mode}, expected 8-bit RGB; {remedy}"
+    if any(";16" in str(tile[3]) for tile in image.tile):
+        return f"an image of 16 bits per channel, expected 8-bit RGB; {scale}"
+    if "transparency" in image.info:
+        return f"an image with a transparent colour, expected plain RGB; {convert}"
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # MPO: a photograph and its preview
+    if frames > 1:
+        return f"{frames} frames in one file, expected one image; save each frame to a file of its own"
+    return None
 
 
 @dataclass(frozen=True)
@@ -95,8 +127,16 @@ class Record:
     source: ImageSource = field(repr=False, compare=False)
 
     def load(self) -> np.ndarray:
-        """Return the pixels as uint8 (H, W, 3), RGB."""
-        return self.source.load(self.image)
+        """Return the pixels as uint8 (H, W, 3), RGB.
+
+        Raises:
+            DataError: the source gave something else, or cannot read the image.
+        """
+        image = self.source.load(self.image)
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise DataError(f"{self.image}: got {got}, expected a uint8 array (H, W, 3) in RGB order")
+        return image
 
 
 def relative_name(path: str | os.PathLike[str]) -> str:
@@ -107,6 +147,17 @@ def relative_name(path: str | os.PathLike[str]) -> str:
         'images_labeled/1_001_1_01.png'
     """
     return os.fspath(path).replace("\\", "/")
+
+
+def leads_out(name: str) -> bool:
+    """Tell whether a name leads out of the folder that it is relative to; links inside the folder do not count.
+
+    Example:
+        >>> [leads_out(name) for name in ("7/1_a.png", "../1_a.png", "/1_a.png", "C:/1_a.png")]
+        [False, True, True, True]
+    """
+    name = relative_name(name)
+    return name.startswith("/") or re.match(r"[A-Za-z]:", name) is not None or ".." in name.split("/")
 
 
 def fingerprint(records: Sequence[Record], looked_at: int = 64) -> str:

@@ -7,7 +7,6 @@ import json
 import mmap
 import os
 import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,9 +20,9 @@ from torchvision.transforms import v2
 from reidlab.data.records import Record, fingerprint
 from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
-from reidlab.files import check_writable, parse_json, usual_mode
+from reidlab.files import check_writable, parse_json, sweep, unfinished
 
-FORMAT = "reidlab pixels 1"
+FORMAT = "reidlab pixels 2"  # 1 held images as they lie in their files, whatever their orientation tags
 _PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
 _HELD = 1 << 32  # set in the mark of an image that is there; the lower 32 bits are its checksum
 
@@ -126,12 +125,7 @@ class PixelStore:
         self._known[index] = True
 
     def _read(self, record: Record) -> Tensor:
-        image = record.load()
-        try:
-            tensor = to_image_tensor(image)
-        except ValueError as error:
-            raise DataError(f"{record.image}: {error}") from None
-        return v2.functional.resize(tensor, [self.height, self.width], antialias=True)
+        return v2.functional.resize(to_image_tensor(record.load()), [self.height, self.width], antialias=True)
 
     def _memory(self, size: int) -> mmap.mmap:
         if self.file is None:
@@ -168,25 +162,22 @@ def _make_file(path: Path, header: dict[str, Any], size: int) -> None:
     if free < size:
         message = f"{path}: needs {_gigabytes(size)}, free are {_gigabytes(free)}; {remedy}"
         raise OSError(errno.ENOSPC, message)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
-    temporary = Path(name)
+    sweep(path.parent, path.name)
     try:
-        with os.fdopen(handle, "r+b") as file:
-            _reserve(file.fileno(), size)
-            file.write(json.dumps(header).encode().ljust(_PAGE))
-        temporary.chmod(usual_mode(0o666))  # mkstemp makes files only their owner can read
-        try:
-            os.link(temporary, path)  # unlike a rename, it leaves a file alone that others fill already
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without links
-            temporary.replace(path)
+        with unfinished(path) as temporary:
+            with temporary.open("r+b") as file:
+                _reserve(file.fileno(), size)
+                file.write(json.dumps(header).encode().ljust(_PAGE))
+            try:
+                os.link(temporary, path)  # unlike a rename, it leaves a file alone that others fill already
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                temporary.replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OSError(errno.ENOSPC, f"{path}: needs {_gigabytes(size)}, the disk is full; {remedy}") from None
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _reserve(handle: int, size: int) -> None:
@@ -207,7 +198,7 @@ def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
     except (ValueError, KeyError, TypeError):
         known = False
     if not known:
-        raise DataError(f"{path}: not a store of images of this package; choose another name for the store")
+        raise DataError(f"{path}: not a store of images of this package and version; choose another name for the store")
     size, wanted = (
         f"{header['images']} images of {header['height']}×{header['width']}" for header in (found, expected)
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reidlab.evaluation.labels import Labels, LabelSet
+from reidlab.evaluation.own_image import refuse_own_distances
 from reidlab.evaluation.rules import SAME_CAMERA, matches_and_junk
 
 ROWS_TOGETHER = 2**22
@@ -194,8 +195,8 @@ def calibrate(
         A `Calibration`. It belongs to this model and this site.
 
     Raises:
-        ValueError: shapes that do not fit, NaN or infinity, no pair of one person or of different people, or a rate
-            that is out of range or too fine.
+        ValueError: shapes that do not fit, NaN or infinity, no pair of one person or of different people, queries
+            that find themselves, or a rate that is out of range or too fine.
 
     Example:
         >>> result = calibrate(
@@ -253,6 +254,7 @@ class _Pairs:
         positives, negatives, nearest, start = [], [], [], 0
         for block in blocks:
             rows = slice(start, start + len(block))
+            refuse_own_distances(block[:, torch.from_numpy(labels.somebody).to(block.device)], labels, start)
             right, wrong = _right_and_wrong(labels, rows, block.device)
             positives.append(block[right].cpu().numpy())
             negatives.append(block[wrong].cpu().numpy())

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reidlab.distances import l2_normalize, pairwise
 from reidlab.evaluation.labels import Labels, LabelSet
+from reidlab.evaluation.own_image import refuse_own_distances, refuse_own_features
 from reidlab.evaluation.rules import RULES, matches_and_junk
 from reidlab.evaluation.scores import Evaluation
 from reidlab.evaluation.tally import Settings, score
@@ -53,7 +54,8 @@ def evaluate(
         rule: how the matching curve is taken, see `reidlab.evaluation.rules`: "market", "cuhk03_open_reid",
             "cuhk03_torchreid" or "allshots". Average precision is the same under all four.
         same_camera: "exclude": for each query, gallery images of the same identity AND the same camera are left
-            out. "keep": they count, for data from one camera; then no query image may itself be in the gallery.
+            out. "keep": they count, for data from one camera; then no query image may itself be in the gallery,
+            which is refused (`reidlab.evaluation.own_image`).
         repeats: draws of the gallery for each query; only the two cuhk03 rules draw.
         seed: of the draws.
         chunk_size: how many queries are ranked at a time; None: as many as fit 64 MB. Bounds memory at
@@ -64,7 +66,8 @@ def evaluate(
         An `Evaluation`. Equal distances are ranked in gallery order.
 
     Raises:
-        ValueError: lengths that do not fit, NaN, an unknown rule or metric, or no query with a match.
+        ValueError: lengths that do not fit, NaN, an unknown rule or metric, no query with a match, or queries that
+            find themselves.
 
     Warns:
         ChanceLevelWarning: the mean AP cannot be told from that of a random order.
@@ -85,14 +88,10 @@ def evaluate(
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size={chunk_size}: expected at least 1, or None")
     query, gallery = query_features.detach(), gallery_features.detach()
-    if same_camera == "keep" and query.shape == gallery.shape and torch.equal(query, gallery):
-        raise ValueError(
-            'query_features and gallery_features are the same: with same_camera="keep" every query finds itself first. '
-            "Take each query image out of the gallery"
-        )
     pairwise(query[:1], gallery[:1], metric)  # refuses an unknown metric, or features of two models
     if labels.has_nobody:
         gallery = gallery[torch.from_numpy(labels.somebody).to(gallery.device)]
+    refuse_own_features(query, gallery, labels, metric)
     return score(_nearness(query, gallery, metric, chunk_size), labels, settings)
 
 
@@ -192,6 +191,7 @@ def _negated(blocks: Iterable[Tensor | np.ndarray], labels: LabelSet) -> Iterato
             )
         if labels.has_nobody:
             distances = distances[:, torch.from_numpy(labels.somebody).to(distances.device)]
+        refuse_own_distances(distances, labels, start)
         start = stop
         yield distances.detach().neg()
     if start != expected[0]:

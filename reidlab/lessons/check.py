@@ -14,6 +14,7 @@ from typing import Any
 
 from reidlab.lessons.compare import as_numbers, difference, is_number, show
 from reidlab.lessons.environment import environment, versions
+from reidlab.progress import say
 
 __all__ = ["environment", "exercise", "function", "predict", "versions"]
 
@@ -46,11 +47,11 @@ def predict(name: str, guess: Any, truth: Any, unit: str = "", tolerance: float 
     Taught in: notebooks/00_start_here.ipynb
     """
     if guess is ...:
-        print(f"… {name}: no guess yet. Replace the ... in `guess = ...`, then run both cells.")
+        say(f"… {name}: no guess yet. Replace the ... in `guess = ...`, then run both cells.")
     elif is_number(truth):
-        print(_compare_numbers(name, guess, truth, unit, tolerance))
+        say(_compare_numbers(name, guess, truth, unit, tolerance))
     else:
-        print(_compare_choices(name, guess, truth))
+        say(_compare_choices(name, guess, truth))
 
 
 def exercise(name: str, answer: Any, expected: Any, hints: Hints | None = None, tolerance: float | None = None) -> None:
@@ -77,10 +78,10 @@ def exercise(name: str, answer: Any, expected: Any, hints: Hints | None = None, 
     Taught in: notebooks/00_start_here.ipynb
     """
     if answer is ...:
-        print(_not_attempted(name))
+        say(_not_attempted(name))
         return
     found = _judge(answer, expected, tolerance)
-    print(f"✓ {name}" if found is None else f"✗ {name}: {found}{_hint(answer, hints, tolerance)}")
+    say(f"✓ {name}" if found is None else f"✗ {name}: {found}{_hint(answer, hints, tolerance)}")
 
 
 def function(
@@ -111,19 +112,19 @@ def function(
     Taught in: notebooks/00_start_here.ipynb
     """
     if fn is ... or _is_empty(fn):
-        print(_not_attempted(name))
+        say(_not_attempted(name))
         return
     if not callable(fn):
-        print(f"✗ {name}: got {show(fn)}, expected a function")
+        say(f"✗ {name}: got {show(fn)}, expected a function")
         return
     cases = list(cases)
     for arguments, expected in cases:
         arguments = arguments if isinstance(arguments, tuple) else (arguments,)
         line = _failing_case(name, fn, arguments, expected, hints, tolerance)
         if line is not None:
-            print(line)
+            say(line)
             return
-    print(f"✓ {name} ({len(cases)} case{'s' if len(cases) != 1 else ''})")
+    say(f"✓ {name} ({len(cases)} case{'s' if len(cases) != 1 else ''})")
 
 
 def _failing_case(

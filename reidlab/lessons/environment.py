@@ -8,6 +8,8 @@ import re
 import sys
 from importlib import metadata
 
+from reidlab.progress import say
+
 MINIMUM = {
     "torch": "2.6",
     "torchvision": "0.21",
@@ -35,7 +37,7 @@ def environment() -> None:
     """
     lines = [_line("python", platform.python_version(), "3.10")]
     lines += [_line(package, installed(package), minimum) for package, minimum in MINIMUM.items()]
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def versions() -> None:
@@ -48,8 +50,8 @@ def versions() -> None:
     Taught in: notebooks/00_start_here.ipynb
     """
     found = [f"{package} {installed(package) or 'not installed'}" for package in MINIMUM]
-    print(", ".join([f"python {platform.python_version()}", *found]))
-    print(hardware())
+    say(", ".join([f"python {platform.python_version()}", *found]))
+    say(hardware())
 
 
 def installed(package: str) -> str | None:
@@ -63,6 +65,20 @@ def installed(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def check_runnable() -> None:
+    """Refuse a Python that cannot run notebooks.
+
+    Raises:
+        FileNotFoundError: a package that runs them is not installed.
+    """
+    missing = [package for package in ("ipykernel", "papermill", "nbconvert") if installed(package) is None]
+    if missing:
+        raise FileNotFoundError(
+            f"{sys.executable}: {', '.join(missing)} missing in this Python, which runs the lessons: "
+            "pip install -e '.[lessons]'"
+        )
 
 
 def hardware() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -18,7 +19,8 @@ def execute(job: dict[str, Any]) -> str | None:
     """Run one notebook with papermill and make its page.
 
     Args:
-        job: `notebook`, `output`, `page` (or None), `parameters`, `timeout` (seconds for one cell, or None).
+        job: `notebook`, `output`, `page` (or None), `parameters`, `timeout` (seconds for one cell, or None),
+            and for `main` the process id of the `runner`.
 
     Returns:
         None if every cell ran, else one line that says which cell failed and how.
@@ -30,10 +32,11 @@ def execute(job: dict[str, Any]) -> str | None:
     notebook = Path(job["notebook"])
     try:
         papermill.execute_notebook(
-            str(notebook),
-            job["output"],
+            _as_is(str(notebook)),
+            _as_is(job["output"]),
             parameters=job["parameters"],
             kernel_name="python3",
+            kernel_manager_class=own_kernel(),
             cwd=str(notebook.parent),
             progress_bar=False,
             execution_timeout=job["timeout"],
@@ -46,8 +49,28 @@ def execute(job: dict[str, Any]) -> str | None:
     if job["page"] and Path(job["output"]).is_file():
         from reidlab.lessons.pages import lesson_page
 
-        lesson_page(job["output"], job["page"])
+        try:
+            lesson_page(job["output"], job["page"])
+        except Exception as error:  # the lesson ran; the log says why there is no page of it
+            logging.warning("%s: no page (%s: %s)", notebook, type(error).__name__, _first_line(str(error)))
     return message
+
+
+def own_kernel() -> type:
+    """Return a class of kernel managers whose kernel "python3" is this Python, whatever kernels are installed."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernelManager(AsyncKernelManager):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**{"kernel_spec_manager": KernelSpecManager(kernel_dirs=[]), **settings})
+
+    return OwnKernelManager
+
+
+def _as_is(path: str) -> str:
+    """Keep papermill from putting parameters into a path with braces."""
+    return path.replace("{", "{{").replace("}", "}}")
 
 
 def _first_line(text: str) -> str:
@@ -64,9 +87,10 @@ def main(path: str) -> int:
     Returns:
         0 if every cell ran, 1 otherwise.
     """
-    # when the runner was killed, end this process and with it its kernel
-    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    message = execute(json.loads(Path(path).read_text(encoding="utf-8")))
+    job = json.loads(Path(path).read_text(encoding="utf-8"))
+    if "runner" in job:  # when it was killed, end this process and with it its kernel
+        end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM), job["runner"])
+    message = execute(job)
     write_json(Path(path).with_name("report.json"), {"message": message})
     return 0 if message is None else 1
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from reidlab.files import atomic_path
 from reidlab.lessons.contents import INDEX, Lesson
@@ -82,7 +83,7 @@ def index_page(path: str | os.PathLike[str], lessons: Iterable[Lesson], results:
 def _row(result: Mapping[str, Any], lesson: Lesson | None) -> str:
     stem = result["lesson"]
     title = html.escape(f"{lesson.number} {lesson.title}" if lesson else stem)
-    link = f'<a href="{html.escape(result["page"])}">{title}</a>' if result["page"] else title
+    link = f'<a href="{html.escape(quote(result["page"]))}">{title}</a>' if result["page"] else title
     goal = f"<br><small>{html.escape(lesson.goal)}</small>" if lesson else ""
     points = "".join(f"<li>{html.escape(point)}</li>" for point in lesson.objectives) if lesson else ""
     status, message = html.escape(result["status"]), html.escape(result["message"] or "")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reidlab.errors import DataError
+from reidlab.results import plain
 
 
 def read_notebook(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -17,18 +18,34 @@ def read_notebook(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the file is not a notebook of format 4.
+        DataError: the file cannot be read, or is not a notebook of format 4.
     """
     path = Path(path)
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such notebook") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, or nested too deeply
         raise DataError(f"{path}: is not a notebook ({error}); get it again from the repository") from None
     if not isinstance(notebook, dict) or notebook.get("nbformat") != 4 or not isinstance(notebook.get("cells"), list):
         raise DataError(f"{path}: is not a notebook of format 4; open and save it once in JupyterLab")
+    for number, cell in enumerate(notebook["cells"]):
+        if not _is_cell(cell):
+            raise DataError(f"{path}: cells[{number}] is not a cell of format 4; get the notebook again")
     return notebook
+
+
+def _is_cell(cell: Any) -> bool:
+    if not isinstance(cell, dict) or not isinstance(cell.get("cell_type"), str):
+        return False
+    source, metadata = cell.get("source"), cell.get("metadata", {})
+    tags = metadata.get("tags", []) if isinstance(metadata, dict) else None
+    lists = [part for part in (source, tags) if not isinstance(part, str)]
+    return not isinstance(tags, str) and all(
+        isinstance(part, list) and all(isinstance(text, str) for text in part) for part in lists
+    )
 
 
 def source_of(cell: Mapping[str, Any]) -> str:
@@ -89,8 +106,10 @@ def literals(source: str, where: str = "parameters") -> dict[str, Any]:
                 raise ValueError(f"line {statement.lineno}")
             if isinstance(statement, ast.AugAssign):
                 raise ValueError(f"line {statement.lineno}")
-            found[targets[0].id] = ast.literal_eval(statement.value)
-    except (SyntaxError, ValueError) as error:
+            value = ast.literal_eval(statement.value)
+            plain(targets[0].id, value)  # refuses what a record cannot hold
+            found[targets[0].id] = value
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         message = f"{where}: the parameters cell may hold only lines such as NAME = 3, one literal each ({error})"
         raise DataError(message) from None
     return found
@@ -132,7 +151,7 @@ def _value(name: str, text: str, default: Any) -> Any:
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         value = _number(text)
     kind = type(default)
     if default is None or type(value) is kind:

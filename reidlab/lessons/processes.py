@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reidlab.files import write_json
+from reidlab.files import alone, write_json
 from reidlab.lessons.results import FOLDER_VARIABLE
 from reidlab.lessons.summary import LessonResult
+from reidlab.progress import say
 from reidlab.results import COMMAND_VARIABLE
 from reidlab.signals import termination_as_interrupt
 
@@ -26,15 +28,17 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass
 class Job:
-    """One lesson to run: where it is, its values, seconds it may take, its folder for unfinished things."""
+    """One lesson to run: where it is, its values, those given, seconds it may take, a folder for unfinished things."""
 
     notebook: Path
     parameters: dict[str, Any]
+    given: dict[str, Any]
     timeout: float | None
     folder: Path
     process: subprocess.Popen | None = field(default=None, repr=False)
     started: float = 0.0
     late: bool = False
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
 
     @property
     def seconds(self) -> float:
@@ -60,7 +64,11 @@ def run_all(waiting: Sequence[Job], out: Path, jobs: int, html: bool) -> Iterato
             while waiting or running:
                 while waiting and len(running) < jobs:
                     running.append(waiting.pop(0))
-                    _start(running[-1], jobs, html)
+                    try:
+                        _start(running[-1], jobs, html)
+                    except FileExistsError as error:
+                        job = running.pop()
+                        yield LessonResult(job.notebook.stem, "refused", 0.0, job.parameters, str(error))
                 time.sleep(0.05)
                 for job in list(running):
                     if job.process.poll() is not None:
@@ -73,15 +81,19 @@ def run_all(waiting: Sequence[Job], out: Path, jobs: int, html: bool) -> Iterato
         _end(running)
         for job in running:
             shutil.rmtree(job.folder, ignore_errors=True)
+            job.held.close()
 
 
 def _start(job: Job, jobs: int, html: bool) -> None:
+    lock = job.folder.with_name(f"{job.folder.name}.lock")
+    job.held.enter_context(alone(lock, f"running {job.notebook.stem} into this folder"))
     shutil.rmtree(job.folder, ignore_errors=True)
     (job.folder / "results").mkdir(parents=True)
     page = str(job.folder / f"{job.notebook.stem}.html") if html else None
     output = str(job.folder / job.notebook.name)
-    description = {"notebook": str(job.notebook), "output": output, "page": page, "parameters": job.parameters}
-    write_json(job.folder / "job.json", {**description, "timeout": job.timeout and int(max(1, job.timeout))})
+    description = {"notebook": str(job.notebook), "output": output, "page": page, "parameters": job.given}
+    description |= {"timeout": job.timeout and int(max(1, job.timeout)), "runner": os.getpid()}
+    write_json(job.folder / "job.json", description)
     command = [sys.executable, "-m", "reidlab.lessons.execute", str(job.folder / "job.json")]
     job.started = time.monotonic()
     with (job.folder / "log.txt").open("wb") as log:
@@ -93,7 +105,7 @@ def _start(job: Job, jobs: int, html: bool) -> None:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the runner alone, which then ends its children in order
         )
-    print(f"… {job.notebook.stem}  {_parameters_line(job.parameters)}", flush=True)
+    say(f"… {job.notebook.stem}  {_parameters_line(job.parameters)}")
 
 
 def kernel_environment(jobs: int) -> dict[str, str]:
@@ -109,7 +121,6 @@ def kernel_environment(jobs: int) -> dict[str, str]:
     package = str(Path(__file__).resolve().parents[2])
     environment.update(
         TQDM_DISABLE="1",
-        JUPYTER_PREFER_ENV_PATH="1",  # the kernel of this environment, not one that the user installed elsewhere
         PYDEVD_DISABLE_FILE_VALIDATION="1",
         PYTHONPATH=os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
     )
@@ -120,7 +131,7 @@ def _environment(job: Job, jobs: int) -> dict[str, str]:
     given = " ".join(f"-p {shlex.quote(f'{name}={value}')}" for name, value in job.parameters.items())
     own = {
         FOLDER_VARIABLE: str(job.folder / "results"),
-        COMMAND_VARIABLE: f"reidlab lessons run {job.notebook.stem} {given}",
+        COMMAND_VARIABLE: f"reidlab lessons run {shlex.quote(job.notebook.stem)} {given}",
     }
     return {**kernel_environment(jobs), **own}
 
@@ -138,6 +149,7 @@ def _collect(job: Job, out: Path) -> LessonResult:
         for file in sorted((job.folder / "results").glob("*.json")):
             _move(file, out / "results" / file.name)
     shutil.rmtree(job.folder, ignore_errors=True)
+    job.held.close()
     return LessonResult(stem, status, seconds, job.parameters, message, notebook, page)
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
+from reidlab.lessons.environment import check_runnable
+from reidlab.lessons.execute import own_kernel
 from reidlab.lessons.parameters import read_parameters
 from reidlab.lessons.processes import kernel_environment
 from reidlab.lessons.run import find_notebooks
 from reidlab.lessons.summary import LessonResult, print_result
+from reidlab.progress import say
 
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -34,11 +37,12 @@ def refresh(
         One result for each notebook; "passed" means written. Failures are results, not exceptions.
 
     Raises:
-        FileNotFoundError: a notebook does not exist.
+        FileNotFoundError: a notebook does not exist, or what runs them is not installed.
     """
+    check_runnable()
     results = []
     for path in find_notebooks(notebooks):
-        print(f"… {path.stem}", flush=True)
+        say(f"… {path.stem}")
         started = time.monotonic()
         parameters, message = {}, None
         try:
@@ -46,6 +50,8 @@ def refresh(
             message = _refresh(path, parameters, timeout)
         except DataError as error:
             message = str(error)
+        except Exception as error:  # of nbformat or the kernel: it ends this one notebook, the others are executed
+            message = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; nothing written"
         seconds = round(time.monotonic() - started, 1)
         results.append(LessonResult(path.stem, "failed" if message else "passed", seconds, parameters, message, path))
         print_result(results[-1])
@@ -85,6 +91,7 @@ def _refresh(path: Path, parameters: dict[str, Any], timeout: float | None) -> s
         notebook,
         timeout=timeout and int(max(1, timeout)),
         kernel_name="python3",
+        kernel_manager_class=own_kernel(),
         record_timing=False,
         coalesce_streams=True,
         store_widget_state=False,

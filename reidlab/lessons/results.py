@@ -9,6 +9,7 @@ from typing import Any
 
 from reidlab.files import read_json, write_json
 from reidlab.lessons.contents import notebooks_folder
+from reidlab.progress import say
 from reidlab.results import MUST_AGREE, circumstances, plain
 
 FOLDER_VARIABLE = "REIDLAB_RESULTS_DIR"
@@ -42,7 +43,7 @@ def write(lesson: str, **values: Any) -> None:
     if folder:
         write_json(Path(folder) / f"{lesson}.json", {"lesson": lesson, **content, **circumstances()})
     shown = (f"{key} {_short(value)}" for key, value in content.items() if not isinstance(value, (dict, list)))
-    print(f"{lesson}: {', '.join(shown)}")
+    say(f"{lesson}: {', '.join(shown)}")
 
 
 def recorded(name: str) -> dict[str, Any]:

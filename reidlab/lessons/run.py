@@ -8,10 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidlab.errors import DataError
+from reidlab.files import check_writable
 from reidlab.lessons.contents import PROFILES, Lesson, catalogue, notebooks_folder
+from reidlab.lessons.environment import check_runnable
 from reidlab.lessons.parameters import parse_parameters, read_parameters
 from reidlab.lessons.processes import Job, run_all
 from reidlab.lessons.summary import LessonResult, print_result, print_summary, shown, write_summary
+from reidlab.progress import say
+from reidlab.results import plain
 
 
 def run_lessons(
@@ -35,7 +39,7 @@ def run_lessons(
         profile: "smoke", "laptop" or "gpu"; a pair ("PROFILE", ...) among `parameters` has precedence.
         parameters: pairs of name and text, as from a command line; each notebook that does not know a name, or
             whose default is of another type, is refused.
-        jobs: how many run at the same time; processor cores are shared out among them.
+        jobs: how many run at the same time, the longest first; processor cores are shared out among them.
         timeout: seconds that one lesson may take; ten times what the table of contents says, and at least 300,
             if not given; no limit for the profile "gpu".
         html: make pages and index.
@@ -45,17 +49,20 @@ def run_lessons(
 
     Raises:
         ValueError: unknown profile, `jobs` < 1, `timeout` <= 0, two notebooks of one name.
-        FileNotFoundError: a notebook does not exist.
+        FileNotFoundError: a notebook does not exist, or what runs them is not installed.
+        OSError: `out` cannot be written.
         KeyboardInterrupt: Ctrl-C, or a request to end; processes were ended, unfinished output removed.
     """
     pairs = list(parameters)
     if not any(name == "PROFILE" for name, _ in pairs):
         pairs.insert(0, ("PROFILE", profile))
     _check_arguments(dict(pairs)["PROFILE"], jobs, timeout)
+    check_runnable()
     paths, lessons, out = find_notebooks(notebooks), _known_lessons(), Path(out).resolve()
+    check_writable(out / "results.json")
     results: dict[str, LessonResult] = {}
     waiting = []
-    print(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}", flush=True)
+    say(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}")
     for path in paths:
         job = _prepare(path, pairs, lessons, timeout, out)
         if isinstance(job, LessonResult):
@@ -63,6 +70,7 @@ def run_lessons(
             print_result(job)
         else:
             waiting.append(job)
+    waiting.sort(key=lambda job: -(job.timeout or 0))  # the longest first: all cores have work until the end
     with contextlib.closing(run_all(waiting, out, jobs, html)) as finished:  # closed at once on Ctrl-C
         for result in finished:
             results[result.lesson] = result
@@ -124,10 +132,11 @@ def _prepare(
     try:
         defaults = read_parameters(path)
         given = parse_parameters(pairs, defaults)
+        plain("parameters", given)  # refuses what results.json cannot hold
     except (DataError, ValueError) as error:
         return LessonResult(path.stem, "refused", 0.0, dict(pairs), str(error))
     values = {**defaults, **given}
     if timeout is None and values["PROFILE"] != "gpu":
         minutes = lessons[path.stem].minutes[values["PROFILE"]] if path.stem in lessons else 3
         timeout = max(300.0, 10 * 60 * minutes)
-    return Job(path, values, timeout, out / f".partial-{path.stem}")
+    return Job(path, values, given, timeout, out / f".partial-{path.stem}")

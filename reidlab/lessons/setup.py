@@ -169,7 +169,7 @@ def device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         found = torch.device(name)
-        torch.empty(0, device=found)
+        torch.empty(0, device=found).cpu()  # "meta" has no numbers to bring back
     except (RuntimeError, AssertionError) as error:  # torch raises either for a GPU that is not there
         reason = str(error).splitlines()[0]
         raise ValueError(f'DEVICE is {name!r}, which cannot be used here ({reason}); "auto" always works') from None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reidlab.files import read_json, write_json
+from reidlab.files import alone, read_json, write_json
 from reidlab.lessons.contents import Lesson
 from reidlab.lessons.pages import index_page
+from reidlab.progress import say
 from reidlab.results import circumstances, plain
 
 
@@ -52,12 +52,16 @@ def shown(path: Path) -> str:
 def print_result(result: LessonResult) -> None:
     """Print one line: how a lesson ended."""
     mark = "✓" if result.ok else "✗"
-    print(f"{mark} {result.lesson}  {result.status} after {result.seconds:.1f} s  {result.message or ''}".rstrip())
-    sys.stdout.flush()
+    say(f"{mark} {result.lesson}  {result.status} after {result.seconds:.1f} s  {result.message or ''}".rstrip())
 
 
 def write_summary(out: Path, results: Sequence[LessonResult], lessons: dict[str, Lesson], html: bool) -> None:
     """Write `results.json` and the index page; entries of lessons that were not run this time stay."""
+    with alone(out / ".results.lock", "writing results.json"):
+        _write_summary(out, results, lessons, html)
+
+
+def _write_summary(out: Path, results: Sequence[LessonResult], lessons: dict[str, Lesson], html: bool) -> None:
     path, now = out / "results.json", circumstances()
     now.pop("command")
     entries = {entry["lesson"]: entry for entry in _earlier(path)}
@@ -80,23 +84,29 @@ def write_summary(out: Path, results: Sequence[LessonResult], lessons: dict[str,
 
 
 def _earlier(path: Path) -> list[dict[str, Any]]:
-    needed = {"lesson", "status", "seconds", "profile", "message", "page", "date"}
+    text, perhaps = str, (str, type(None))
+    needed = {"lesson": text, "status": text, "profile": perhaps, "message": perhaps, "page": perhaps, "date": text}
+    needed["seconds"] = (int, float)
     try:
         entries = read_json(path)
     except (OSError, ValueError):
         return []  # absent, or damaged: this run's entries are all there is to say
     entries = entries if isinstance(entries, list) else []
-    return [entry for entry in entries if isinstance(entry, dict) and needed <= set(entry)]
+    return [
+        entry
+        for entry in entries
+        if isinstance(entry, dict) and all(isinstance(entry.get(name, ...), kind) for name, kind in needed.items())
+    ]
 
 
 def print_summary(out: Path, results: Sequence[LessonResult], html: bool) -> None:
     """Print the table of all results, and where things lie."""
     width = max([len("lesson"), *(len(result.lesson) for result in results)])
-    print(f"\n{'lesson':<{width}}  result   seconds")
+    say(f"\n{'lesson':<{width}}  result   seconds")
     for result in results:
-        print(f"{result.lesson:<{width}}  {result.status:<7}  {result.seconds:7.1f}")
+        say(f"{result.lesson:<{width}}  {result.status:<7}  {result.seconds:7.1f}")
     failed = sum(not result.ok for result in results)
-    print(f"\n{len(results) - failed} of {len(results)} passed." + (f" {failed} did not." if failed else ""))
-    print(f"notebooks: {shown(out / 'notebooks')}   results: {shown(out / 'results.json')}, {shown(out / 'results')}/")
+    say(f"\n{len(results) - failed} of {len(results)} passed." + (f" {failed} did not." if failed else ""))
+    say(f"notebooks: {shown(out / 'notebooks')}   results: {shown(out / 'results.json')}, {shown(out / 'results')}/")
     if html:
-        print(f"pages:     {shown(out / 'index.html')}")
+        say(f"pages:     {shown(out / 'index.html')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from reidlab.training.checkpoint import load_checkpoint
 from reidlab.training.runs import parse_row
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 CHECKPOINTS = ("last", "best")
 """The two that a run can leave: where it ended, and where the people held out were found best."""
 LEVEL = 0.95
@@ -79,6 +81,8 @@ def finish_run(
 ) -> dict[str, Any]:
     """Evaluate a run on query and gallery; write scores.json and report.html, both from one pass over the images.
 
+    A page that cannot be made, as without matplotlib, is a warning: `write_report` raises, this does not.
+
     Args:
         run: the run folder, with config.json and last.pt, and best.pt if one was chosen.
         data: the data set that it was trained on, with query and gallery.
@@ -108,7 +112,12 @@ def finish_run(
     scores = {name: _record(files, one, data) for name, one in judged.items()}
     if ranks.is_first:
         write_json(folder / "scores.json", scores)
-        _write_page(folder, read_run(folder), judged, data, device)
+        try:
+            _write_page(folder, read_run(folder), judged, data, device)
+        except Exception as error:  # scores.json is written; what is wrong with the page must not hide it
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            logger.warning("%s: not written (%s); the scores are in scores.json", folder / "report.html", reason)
+            logger.info("why report.html was not written", exc_info=True)
     return scores
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from reidlab.signals import end_with_parent
+from reidlab.signals import begin_worker
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Result = TypeVar("Result")
@@ -45,7 +44,7 @@ def in_order(
         return
     # Spawn, not fork: this process may hold threads of torch or of a notebook.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, _start_worker)
+    pool = ProcessPoolExecutor(jobs, context, begin_worker)
     waiting: deque = deque()
     try:
         with _single_threaded(), _importable_main():
@@ -60,11 +59,6 @@ def in_order(
         raise OSError("a drawing process died, perhaps for lack of memory: try jobs=1") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
-    end_with_parent(lambda: os._exit(1))
 
 
 @contextlib.contextmanager

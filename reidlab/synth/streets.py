@@ -8,7 +8,6 @@ import hashlib
 import math
 import os
 import shutil
-import time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.errors import DataError
-from reidlab.files import atomic_path, read_json, write_json
+from reidlab.files import atomic_path, read_json, sweep, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.synth.body import Pose
@@ -32,7 +31,6 @@ PEOPLE_PER_SITE, CAMERAS, SHOTS = 40, 4, 4
 SIZE = (144, 72)  # height and width of stored crops: 128 x 64 with a border for random crops
 BORDER = 0.1  # how much larger a stored crop is than the box
 _DATASET = "walkers streets"
-_STALE = 3600  # seconds without a change after which a half-drawn file is nobody's
 _ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
 
 
@@ -134,10 +132,7 @@ class Streets:
         if _is_there(root, self.key, shape):
             return root
         root.mkdir(parents=True, exist_ok=True)
-        for rest in _rests(root):
-            with contextlib.suppress(FileNotFoundError):  # its process may have finished it meanwhile
-                if time.time() - rest.stat().st_mtime > _STALE:  # younger ones may belong to a process at work
-                    rest.unlink()
+        sweep(root)
         need, free = math.prod(shape), shutil.disk_usage(root).free
         if free < need:  # writing to a mapped file on a full disk would end the process without a word
             reason = f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"

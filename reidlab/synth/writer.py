@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import shutil
-import tempfile
 import time
 import zlib
 from functools import lru_cache
@@ -19,7 +18,7 @@ import numpy as np
 from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
 from reidlab.data.names import BOXES
 from reidlab.errors import DataError
-from reidlab.files import read_json, usual_mode, write_json
+from reidlab.files import read_json, sweep, unfinished, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.synth.processes import in_order
@@ -42,20 +41,15 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
         return root
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(root)
+        sweep(root.parent, root.name)
         _check_room(world, root)
-        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
+        with unfinished(root, folder=True) as partial:
+            with termination_as_interrupt():
+                _fill(world, partial, int(jobs), root.name)
+            if not _is_there(root, world.key):  # another process may have been quicker
+                _swap(partial, root)
     except OSError as error:
         raise _explain(error, root) from error
-    try:
-        with termination_as_interrupt():
-            _fill(world, partial, int(jobs), root.name)
-        if not _is_there(root, world.key):  # another process may have been quicker
-            _swap(partial, root)
-    except OSError as error:
-        raise _explain(error, root) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return root
 
 
@@ -92,37 +86,16 @@ def _is_there(root: Path, key: str) -> bool:
     return have == key
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _sweep(root: Path) -> None:
-    """Remove what dead processes left half-done beside `root`."""
-    for rest in root.parent.glob(f".{root.name}-*.partial"):
-        owner = rest.name.removeprefix(f".{root.name}-").split("-")[0]
-        if owner.isdigit() and (int(owner) == os.getpid() or (os.name == "posix" and not _alive(int(owner)))):
-            shutil.rmtree(rest, ignore_errors=True)
-
-
 def _swap(partial: Path, root: Path) -> None:
     """Put the finished folder in its place; an older world steps aside and goes."""
-    partial.chmod(usual_mode(0o777))  # mkdtemp lets only the owner in
     if root.exists() and any(root.iterdir()):
-        aside = Path(tempfile.mkdtemp(prefix=f".{root.name}-{os.getpid()}-", suffix=".partial", dir=root.parent))
-        root.replace(aside / "old")
-        try:
-            partial.replace(root)
-        except OSError:
-            (aside / "old").replace(root)
-            raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        with unfinished(root, folder=True) as aside:
+            root.replace(aside / "old")
+            try:
+                partial.replace(root)
+            except OSError:
+                (aside / "old").replace(root)
+                raise
     else:
         partial.replace(root)
 

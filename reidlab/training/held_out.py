@@ -36,9 +36,12 @@ def hold_out(data: Splits, config: TrainConfig) -> tuple[list[Record], Splits | 
         `FolderDataset`.
 
     Raises:
-        ValueError: fewer than two people would be held out, or trained on; or nobody was seen by two cameras.
+        ValueError: `data.train` is empty; fewer than two people would be held out, or trained on; or nobody was seen
+            by two cameras.
     """
     records = list(data.train)
+    if not records:
+        raise ValueError(f"data.train of {data.name} is empty: nothing to train on; give data with a part for training")
     if not config.evaluate_every:
         return records, None
     pids = np.unique([record.pid for record in records])

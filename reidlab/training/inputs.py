@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
@@ -19,8 +18,9 @@ from reidlab.data.records import Record
 from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
-from reidlab.errors import WorkerError
+from reidlab.data.workers import named_errors
 from reidlab.ranks import Ranks
+from reidlab.signals import begin_worker
 from reidlab.training.config import TrainConfig, check_chunk
 
 Augment = Callable[[Tensor], Tensor]
@@ -87,7 +87,7 @@ class Inputs:
             collate_fn=_as_is,
             pin_memory=device.startswith("cuda"),
             multiprocessing_context=_start_method(workers, self.dataset.store, cache),
-            worker_init_fn=_leave_ctrl_c_alone,
+            worker_init_fn=begin_worker,
         )
 
     def after(self, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -109,7 +109,7 @@ class Inputs:
             if now > epoch or begun is None:
                 self.own.start(now, 0)
                 begun = iter(self.loader)
-            for images, labels in _named(begun):
+            for images, labels in named_errors(begun):
                 images = self._changed(images.to(self.device, non_blocking=True))
                 yield images.to(memory_format=torch.channels_last), labels.to(self.device, non_blocking=True)
 
@@ -209,27 +209,6 @@ class _OneByOne:
         return torch.stack([self.transform(image) for image in images])
 
 
-def _named(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Hand on batches, and give what goes wrong in the processes that read them its own message again."""
-    try:
-        yield from batches
-    except (ValueError, OSError) as error:
-        _, copied, last = str(error).rpartition("Error: ")
-        if not copied or "Original Traceback" not in str(error):
-            raise
-        raise type(error)(last.strip()) from None
-
-
-def worker_lost(error: Exception) -> WorkerError | None:
-    """Return what to say if an error is torch's word for a lost worker, which it raises at any place."""
-    if "DataLoader worker" not in str(error):
-        return None
-    return WorkerError(
-        f"a process that reads images was lost ({' '.join(str(error).split())[:120]}); it may have needed more "
-        "memory than there is: use fewer workers, or a cache file"
-    )
-
-
 def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLike[str] | None) -> str | None:
     """Choose how workers are started: by fork, they fill one store in memory.
 
@@ -243,11 +222,6 @@ def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLi
             f"workers={workers}: on this system workers cannot share images in memory; give a cache file, or workers=0"
         )
     return None
-
-
-def _leave_ctrl_c_alone(_: int) -> None:
-    """Leave Ctrl-C, which reaches all processes of a terminal, to the one that trains; it ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits, fingerprint
+from reidlab.data.workers import worker_lost
 from reidlab.errors import CollapseError, DataError, WorkerError
 from reidlab.models import MODELS, Model, RelativeDistanceNet
 from reidlab.progress import progress
@@ -26,7 +27,7 @@ from reidlab.signals import Asked, finish_first
 from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.held_out import Lookout, hold_out
-from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs, worker_lost
+from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs
 from reidlab.training.machine import memory_mb, settle_precision
 from reidlab.training.optimizing import new_optimizer, new_schedule
 from reidlab.training.randomness import random_state, restore_random, seed_everything

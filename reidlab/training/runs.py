@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from reidlab import __version__
 from reidlab.data.records import Splits
 from reidlab.errors import DataError
-from reidlab.files import atomic_path, check_writable, parse_json, read_json, write_json
+from reidlab.files import alone, atomic_path, check_writable, parse_json, read_json, sweep, write_json
 from reidlab.results import circumstances, plain
 from reidlab.training.checkpoint import read_checkpoint, write_checkpoint
 from reidlab.training.config import TrainConfig
@@ -52,7 +53,8 @@ class RunFolder:
         writes: False for all but one of several processes: they read, and write nothing.
 
     Raises:
-        FileExistsError: the folder holds a run, and `resume` is False.
+        FileExistsError: the folder holds a run, and `resume` is False; from `begin` also if another process trains
+            into the folder.
         FileNotFoundError: `resume`, and there is nothing to go on with.
         OSError: the folder cannot be made or written.
 
@@ -74,18 +76,25 @@ class RunFolder:
         self.last, self.best = self.path / "last.pt", self.path / "best.pt"
         self._events: Any = None
         self._own: dict[str, Any] = {}
-        begun = [file.name for file in (self.config, self.metrics, self.last, self.best) if file.exists()]
+        self._unwritten: list[str] = []
+        self._held = contextlib.ExitStack()
         if resume and not self.config.exists():
             raise FileNotFoundError(f"{self.path}: holds no run to go on with; leave out resume to begin one")
-        if begun and not resume and writes:
-            raise FileExistsError(
-                f"{self.path}: holds a run already ({', '.join(begun)}); go on with it (resume), or choose another name"
-            )
+        self._refuse_begun()
         if writes:
             check_writable(self.config)
 
+    def _refuse_begun(self) -> None:
+        begun = [file.name for file in (self.config, self.metrics, self.last, self.best) if file.exists()]
+        if begun and not self.resume and self.writes:
+            raise FileExistsError(
+                f"{self.path}: holds a run already ({', '.join(begun)}); go on with it (resume), or choose another name"
+            )
+
     def begin(self, config: TrainConfig, data: Splits, facts: dict[str, Any]) -> None:
         """Write config.json, or check that a run to go on with had the same settings and data.
+
+        Of the processes that write, one at a time can be between `begin` and `close`.
 
         Args:
             config: the settings.
@@ -93,11 +102,16 @@ class RunFolder:
             facts: of the data (`data`) and of the machine, as they will be written.
 
         Raises:
+            FileExistsError: another process trains into the folder, or began a run in it meanwhile.
             ValueError: other settings, other data or another number of processes than the run began with.
             DataError: a config.json that cannot be read.
         """
         own = {"config": plain("config", dataclasses.asdict(config)), **plain("facts", facts)}
         self._own = own
+        if self.writes:
+            self._held.enter_context(alone(self.path / ".lock", "training into this folder"))
+            self._refuse_begun()
+            sweep(self.path, age=0)
         if self.resume:
             self._compare(own)
         if self.resume or not self.writes:
@@ -132,20 +146,51 @@ class RunFolder:
             )
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append a row to metrics.jsonl, and its numbers to TensorBoard's events where tensorboard is installed."""
+        """Append a row to metrics.jsonl, and its numbers to TensorBoard's events where tensorboard is installed.
+
+        Neither ends the run if it fails: what metrics.jsonl lacks is written with the next row, TensorBoard's events
+        end.
+        """
         row = plain("row", row)
+        self._unwritten.append(json.dumps(row, allow_nan=False) + "\n")
+        self._write_rows()
+        if self._events is False:
+            return
         try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row, allow_nan=False) + "\n")
-        except OSError as error:
-            reason = f"{self.metrics}: not written ({error.strerror}); make room there, then go on with resume"
-            raise OSError(error.errno, reason) from None
-        writer = self._writer(row["iteration"])
-        if writer is not None:
+            if self._events is None:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._events = SummaryWriter(str(self.path), purge_step=row["iteration"] if self.resume else None)
             group = row.get("people", row["kind"])
             for name, value in row.items():
                 if isinstance(value, (int, float)) and name != "iteration":
-                    writer.add_scalar(f"{group}/{name}", value, row["iteration"])
+                    self._events.add_scalar(f"{group}/{name}", value, row["iteration"])
+        except Exception as error:  # a broken installation raises anything; the numbers are in metrics.jsonl
+            self._without_events(error)
+
+    def _write_rows(self) -> None:
+        """Append the rows that wait, whole: a part of them that a full disk took is taken back."""
+        content = "".join(self._unwritten).encode()
+        try:
+            with self.metrics.open("ab", buffering=0) as file:
+                end = file.tell()
+                if file.write(content) < len(content):
+                    file.truncate(end)
+                    raise OSError(errno.ENOSPC, "the disk is full")
+        except OSError as error:
+            if len(self._unwritten) == 1:
+                reason = error.strerror or error
+                logger.warning(
+                    "%s: not written (%s); make room there, rows are kept and tried again", self.metrics, reason
+                )
+        else:
+            self._unwritten.clear()
+
+    def _without_events(self, error: Exception) -> None:
+        self._events = False
+        missing = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("tensorboard")
+        level, what = (logging.INFO, "is not installed") if missing else (logging.WARNING, f"failed ({_line(error)})")
+        logger.log(level, "tensorboard %s: no more events are written, metrics.jsonl has the same numbers", what)
 
     def rows(self) -> list[dict[str, Any]]:
         """Read metrics.jsonl; a last line that was cut short by a power cut or a kill is left out."""
@@ -194,14 +239,18 @@ class RunFolder:
         return content["progress"] | {"state_dict": content["state_dict"]}
 
     def close(self) -> None:
-        """Write out what TensorBoard's events still wait for."""
-        if self._events is not None:
-            self._events.close()
-
-    def _writer(self, iteration: int) -> Any:
-        if self._events is None and _tensorboard() is not None:
-            self._events = _tensorboard()(str(self.path), purge_step=iteration if self.resume else None)
-        return self._events
+        """Write out what metrics.jsonl and TensorBoard's events still wait for, and let other processes in."""
+        if self._unwritten:
+            self._write_rows()
+        if self._unwritten:
+            logger.warning("%s: the last %d rows are missing", self.metrics, len(self._unwritten))
+        try:
+            if self._events:
+                self._events.close()
+        except Exception as error:
+            self._without_events(error)
+        finally:
+            self._held.close()
 
 
 def _different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -210,10 +259,5 @@ def _different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in names if one.get(name) != other.get(name) and name not in CHANGEABLE]
 
 
-def _tensorboard() -> Callable[..., Any] | None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        logger.info("tensorboard is not installed: no events are written, metrics.jsonl has the same numbers")
-        return None
-    return SummaryWriter
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
