@@ -6,15 +6,18 @@ import contextlib
 import errno
 import json
 import logging
+import math
 import os
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from reidlab.errors import DataError
 
 _log = logging.getLogger(__name__)
 _LOCK = ".lock"
@@ -250,3 +253,67 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def read_json(path: str | os.PathLike[str], parts: Sequence[str] | None = None) -> Any:
+    """Read a JSON file, as strictly as `write_json` writes.
+
+    Args:
+        path: the file.
+        parts: if given, the file must hold an object, and under each of these names another one.
+
+    Returns:
+        Its content.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is not JSON in UTF-8, is nested too deeply, or holds not-a-number, infinity or half a character.
+
+    Example:
+        >>> import tempfile
+        >>> read_json(write_json(Path(tempfile.mkdtemp()) / "a.json", {"rank1": 0.5}))
+        {'rank1': 0.5}
+    """
+    path = Path(path)
+    content = parse_json(path.read_bytes(), os.fspath(path))
+    if parts is not None and not (
+        isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in parts)
+    ):
+        raise DataError(f"{path}: got JSON without {' and '.join(parts) or 'names'}; write or copy it again")
+    return content
+
+
+def parse_json(data: bytes | str, where: str) -> Any:
+    """Parse JSON; `where` names the file in the message.
+
+    Raises:
+        DataError: as `read_json` does.
+
+    Example:
+        >>> parse_json(b"[1, NaN]", "scores.json")
+        Traceback (most recent call last):
+        reidlab.errors.DataError: scores.json: damaged, or not JSON (holds NaN); write or copy it again
+    """
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8-sig")
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        if r"\ud" in text or r"\uD" in text:
+            json.dumps(content, ensure_ascii=False).encode()  # an escape may name half of a character
+    except RecursionError:
+        problem = "nested too deeply"
+    except UnicodeDecodeError as error:
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff") or 0 in data[:2]
+        problem = "UTF-16, expected UTF-8" if wide else f"no UTF-8 at byte {error.start}"
+    except ValueError as error:
+        problem = str(error)
+    else:
+        return content
+    raise DataError(f"{where}: damaged, or not JSON ({problem}); write or copy it again")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"holds {constant}")
+
+
+def _finite(number: str) -> float:
+    return float(number) if math.isfinite(float(number)) else _refuse(number[:40])

@@ -261,7 +261,7 @@ def _group(refs: h5py.Group) -> h5py.Group:
         (_deep, r"is 16 bits deep: got uint16 \(3, 9, 20\)"),
         (_text, "is no image: got object"),
         (_huge, "is no image: got uint8"),
-        (_elsewhere, "keeps its pixels in another file, which is not followed"),
+        (_elsewhere, "keeps its content in another file, which is not followed"),
         (_group, "holds a reference to nowhere"),
     ],
 )

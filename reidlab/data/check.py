@@ -27,7 +27,7 @@ from reidlab.data.layout import (
     protocol_places,
 )
 from reidlab.data.listing import is_image_name, list_folder, list_images
-from reidlab.data.matheader import describe_problem, first_line
+from reidlab.data.matheader import H5_ERRORS, describe_problem, first_line
 from reidlab.data.matsource import EMPTY, MatSource, describe_cell
 from reidlab.data.names import BOXES, PAIR_SIZES, a_few, name_of_cell
 from reidlab.data.protocolfile import PROTOCOL_SOURCE, NewProtocol, read_new_protocol
@@ -319,7 +319,7 @@ def _visit(source: MatSource, box: str) -> tuple[list[str], set[str]]:
                 pixels = np.empty(dataset.shape, np.uint8)
                 dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, pixels)
                 problem = None if pixels.any() else "is all zeros, as in a download that was broken off"
-        except (DataError, OSError, RuntimeError, KeyError, MemoryError) as error:
+        except H5_ERRORS as error:
             problem = first_line(error)
         if problem is None:
             names.add(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from reidlab.data.listing import folder_name
 from reidlab.data.names import BOXES
 from reidlab.data.protocolfile import PROTOCOL_SOURCE
 from reidlab.errors import DataError
+from reidlab.files import read_json
 
 MAT_NAME = "cuhk-03.mat"
 MAT_SOURCE = "from its authors on request, www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html"
@@ -103,7 +103,7 @@ def _world_name(card: Path | None) -> str | None:
     if card is None:
         return None
     try:
-        about = json.loads(card.read_text(encoding="utf-8"))
+        about = read_json(card)
         return f"Walkers ({int(about['num_identities'])} people, seed {int(about['seed'])})"
     except (OSError, ValueError, KeyError, TypeError):
         return "Walkers (size unknown)"

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from reidlab.data.matheader import first_line, open_mat73
+from reidlab.data.matheader import H5_ERRORS, first_line, open_mat73
 from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY, name_of_cell, parse_image_name
 from reidlab.errors import DataError
 
 EMPTY = "is an empty cell"
 _MAX_SIDE = 10_000  # pixels; a damaged or hostile file must not make us ask for terabytes
+_MAX_ENTRIES = 1_000_000  # of a table, likewise; CUHK03 has 14,670 cells
+
+
+def _one_line(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what h5py says of a damaged file into a DataError that names it."""
+
+    @functools.wraps(method)
+    def read(self: MatSource, *args: Any) -> Any:
+        try:
+            return method(self, *args)
+        except (DataError, FileNotFoundError):
+            raise
+        except H5_ERRORS as error:
+            raise DataError(f"{self.path}: damaged inside ({first_line(error)}); copy or download it again") from None
+
+    return read
 
 
 class MatSource:
@@ -93,10 +112,13 @@ class MatSource:
                 return _read_pixels(dataset)
         except _NowhereError as error:
             problem = str(error)
-        except (OSError, RuntimeError, KeyError, MemoryError) as error:
+        except (DataError, FileNotFoundError):
+            raise
+        except H5_ERRORS as error:
             problem = f"cannot be read ({first_line(error)})"
         raise DataError(f"{self.path}: image {name} {problem}; `reidlab check` looks at every image of the file")
 
+    @_one_line
     def cell(self, box: str, pair: int, identity: int, index: int) -> h5py.h5d.DatasetID:
         """Return the low-level dataset behind one cell; pair and identity count from 1, index from 0.
 
@@ -112,6 +134,7 @@ class MatSource:
             )
         return _follow(file, tables[pair - 1][index, identity - 1])
 
+    @_one_line
     def tables(self, box: str) -> list[np.ndarray]:
         """Return the references of a box type, one (10, identities) array per camera pair.
 
@@ -136,6 +159,7 @@ class MatSource:
         """Return the number of identities of each camera pair."""
         return [table.shape[1] for table in self.tables(box)]
 
+    @_one_line
     def testsets(self) -> list[np.ndarray]:
         """Return the classic protocol's test sets, each (n, 2) int64: pair and identity, from 1.
 
@@ -152,11 +176,12 @@ class MatSource:
                 )
             pairs = np.empty(dataset.shape, np.float64)
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, pairs)
-            if not np.array_equal(pairs, np.round(pairs)):
+            if not np.all((pairs == np.round(pairs)) & (np.abs(pairs) < 2**31)):
                 raise DataError(f"{where}: holds numbers that are not whole; expected pair and identity")
             sets.append(pairs.T.astype(np.int64))
         return sets
 
+    @_one_line
     def present(self, box: str) -> list[np.ndarray]:
         """Tell which cells hold an image, one bool (identities, 10) array per camera pair.
 
@@ -177,6 +202,7 @@ class MatSource:
             answer.append(held)
         return answer
 
+    @_one_line
     def empty(self, box: str) -> list[np.ndarray]:
         """Tell which cells are empty as far as can be seen without visiting them, bool (identities, 10) per pair.
 
@@ -207,6 +233,8 @@ class MatSource:
         content = file[name]
         if not isinstance(content, h5py.Dataset) or content.dtype != h5py.ref_dtype or content.ndim != 2:
             raise DataError(f"{self.path}: the variable {name} is no cell array; is this cuhk-03.mat?")
+        if _unsafe(content.id) or content.size > _MAX_ENTRIES:
+            raise DataError(f"{self.path}: the variable {name} is too large or in another file; not CUHK03's file")
         return content[()].ravel()
 
     def _cells(self, reference: h5py.Reference, where: str) -> np.ndarray:
@@ -217,9 +245,13 @@ class MatSource:
 
     def _dataset(self, reference: h5py.Reference, where: str) -> h5py.h5d.DatasetID:
         try:
-            return _follow(self.file, reference)
-        except (DataError, OSError, RuntimeError, KeyError) as error:
-            raise DataError(f"{where}: {first_line(error)}; the file is damaged, copy it again") from None
+            dataset = _follow(self.file, reference)
+            problem = _unsafe(dataset) or (math.prod(dataset.shape) > _MAX_ENTRIES and f"is of shape {dataset.shape}")
+        except H5_ERRORS as error:
+            problem = first_line(error)
+        if problem:
+            raise DataError(f"{where}: {problem}; the file is damaged, copy it again")
+        return dataset
 
 
 class _NowhereError(DataError):
@@ -232,6 +264,8 @@ def _describe(file: h5py.File, reference: h5py.Reference) -> str | None:
         return describe_cell(_follow(file, reference))
     except _NowhereError as error:
         return str(error)
+    except H5_ERRORS as error:
+        return f"cannot be read ({first_line(error)})"
 
 
 def _follow(file: h5py.File, reference: h5py.Reference) -> h5py.h5d.DatasetID:
@@ -270,14 +304,7 @@ def describe_cell(dataset: h5py.h5d.DatasetID) -> str | None:
     shape = dataset.shape
     is_bytes = dataset.get_type().equal(h5py.h5t.STD_U8LE)
     if is_bytes and len(shape) == 3 and shape[0] == 3 and min(shape) > 0 and max(shape) <= _MAX_SIDE:
-        plan = dataset.get_create_plist()
-        if plan.get_external_count() or plan.get_layout() not in (
-            h5py.h5d.COMPACT,
-            h5py.h5d.CONTIGUOUS,
-            h5py.h5d.CHUNKED,
-        ):
-            return "keeps its pixels in another file, which is not followed"
-        return None
+        return _unsafe(dataset)
     if _is_empty(dataset):
         return EMPTY
     got = f"got {dataset.dtype} {shape}, expected uint8 (3, W, H)"
@@ -286,6 +313,14 @@ def describe_cell(dataset: h5py.h5d.DatasetID) -> str | None:
     if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
         return f"is grey or flat: {got}"
     return f"is no image: {got}"
+
+
+def _unsafe(dataset: h5py.h5d.DatasetID) -> str | None:
+    plan = dataset.get_create_plist()
+    inside = plan.get_layout() in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
+    return (
+        None if inside and not plan.get_external_count() else "keeps its content in another file, which is not followed"
+    )
 
 
 def _is_empty(dataset: h5py.h5d.DatasetID) -> bool:

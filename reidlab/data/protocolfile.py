@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlab.data.matheader import HEADER_DATE, describe_problem, first_line
+from reidlab.data.mat5 import read_mat5
+from reidlab.data.matheader import HEADER_DATE, describe_problem
 from reidlab.data.names import a_few, parse_image_name
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
@@ -115,27 +116,21 @@ def read_new_protocol(path: str | os.PathLike[str]) -> NewProtocol:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not a MATLAB 5 file, lacks a variable, or contradicts itself.
+        DataError: it is not a MATLAB 5 file, is damaged, lacks a variable, or contradicts itself.
 
     Example:
         See `write_new_protocol`.
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
-    from scipy.io import loadmat
-
     path = Path(path)
     try:
         problem = describe_problem(path, "5")
         if problem:
             raise DataError(problem)
-        content = loadmat(path, variable_names=[*_NUMBERS, "filelist"])
+        content = read_mat5(path, [*_NUMBERS, "filelist"])
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; new-protocol files are at {PROTOCOL_SOURCE}") from None
-    except (DataError, PermissionError):
-        raise
-    except Exception as error:  # scipy raises some ten kinds on damaged files
-        raise DataError(f"{path}: damaged inside ({first_line(error)}); copy or download it again") from None
     missing = [key for key in ("filelist", *_NUMBERS) if key not in content]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}; is it a new-protocol file? Get it from {PROTOCOL_SOURCE}")
@@ -145,18 +140,21 @@ def read_new_protocol(path: str | os.PathLike[str]) -> NewProtocol:
     return protocol
 
 
-def _strings(path: Path, cells: np.ndarray) -> list[str]:
-    names = [cell.item() if isinstance(cell, np.ndarray) and cell.size == 1 else cell for cell in cells.ravel()]
+def _strings(path: Path, cells: object) -> list[str]:
+    names = cells if isinstance(cells, list) else [cells]
     bad = next((n for n, name in enumerate(names, 1) if not isinstance(name, str)), None)
     if bad is not None:
         raise DataError(f"{path}: filelist entry {bad} is no text; expected image names such as 1_001_1_01.png")
-    return [str(name) for name in names]
+    return names
 
 
-def _whole_numbers(path: Path, key: str, values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind not in "iuf" or not np.array_equal(values, np.round(values)):
-        raise DataError(f"{path}: {key} is {values.dtype}, expected whole numbers")
-    return values.astype(np.int64).ravel()
+def _whole_numbers(path: Path, key: str, values: object) -> np.ndarray:
+    if not isinstance(values, np.ndarray):
+        raise DataError(f"{path}: {key} is {'text' if isinstance(values, str) else 'cells'}, expected whole numbers")
+    whole = values.astype(np.float64)
+    if not np.all((whole == np.round(whole)) & (np.abs(whole) < 2**53)):  # NaN is equal to nothing
+        raise DataError(f"{path}: {key} is {values.dtype} with fractions or beyond 2^53, expected whole numbers")
+    return values.astype(np.int64)
 
 
 def check_new_protocol(path: Path, protocol: NewProtocol) -> None:

@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from reidlab.data.records import Record, fingerprint
 from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
-from reidlab.files import check_writable, sweep, unfinished
+from reidlab.files import check_writable, parse_json, sweep, unfinished
 
 FORMAT = "reidlab pixels 2"  # 1 held images as they lie in their files, whatever their orientation tags
 _PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
@@ -193,7 +193,7 @@ def _reserve(handle: int, size: int) -> None:
 
 def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
     try:
-        found = json.loads(page)
+        found = parse_json(page, str(path))
         known = found["format"] == FORMAT and found.keys() == expected.keys()
     except (ValueError, KeyError, TypeError):
         known = False

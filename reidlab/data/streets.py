@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ import numpy as np
 
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
+from reidlab.files import read_json
 from reidlab.synth.streets import BORDER
 
 HELD_OUT = 0.04
@@ -104,7 +104,7 @@ class StreetCrops(Splits):
 def _open(root: Path) -> tuple[CropSource, int]:
     """Map the crops; return them and how many people share a site's cameras."""
     try:
-        about = json.loads((root / "streets.json").read_text(encoding="utf-8"))
+        about = read_json(root / "streets.json")
         people, per_site = (int(about[name]) for name in ("people", "people_per_site"))
         source = CropSource(root)
         shape, dtype = source.crops.shape, source.crops.dtype

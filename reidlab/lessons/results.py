@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reidlab.files import write_json
+from reidlab.files import read_json, write_json
 from reidlab.lessons.contents import notebooks_folder
 from reidlab.progress import say
 from reidlab.results import MUST_AGREE, circumstances, plain
@@ -55,6 +54,7 @@ def recorded(name: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such record; the message lists what there is.
+        DataError: it is not JSON.
 
     Example:
         >>> recorded("baseline_walkers_small_labeled")["seeds"]
@@ -66,7 +66,7 @@ def recorded(name: str) -> dict[str, Any]:
     if not path.is_file():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "nothing"
         raise FileNotFoundError(f"{path}: no such record; results/ holds {there}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 def _check_scores(content: Mapping[str, Any]) -> None:

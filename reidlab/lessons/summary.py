@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reidlab.files import alone, write_json
+from reidlab.files import alone, read_json, write_json
 from reidlab.lessons.contents import Lesson
 from reidlab.lessons.pages import index_page
 from reidlab.progress import say
@@ -89,8 +88,8 @@ def _earlier(path: Path) -> list[dict[str, Any]]:
     needed = {"lesson": text, "status": text, "profile": perhaps, "message": perhaps, "page": perhaps, "date": text}
     needed["seconds"] = (int, float)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        entries = read_json(path)
+    except (OSError, ValueError):
         return []  # absent, or damaged: this run's entries are all there is to say
     entries = entries if isinstance(entries, list) else []
     return [

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +16,12 @@ from reidlab.data.records import Splits
 from reidlab.errors import DataError
 from reidlab.evaluation import Evaluation
 from reidlab.features import Features, evaluate_features, extract_features
-from reidlab.files import atomic_path, write_json
+from reidlab.files import atomic_path, read_json, write_json
 from reidlab.models import MODELS, Model
 from reidlab.ranks import Ranks
 from reidlab.results import score_record
 from reidlab.training.checkpoint import load_checkpoint
+from reidlab.training.runs import parse_row
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -163,12 +163,24 @@ def read_run(run: str | os.PathLike[str]) -> RunFiles:
     if not folder.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder; train with run= (or `reidlab train --out`) to make one")
     missing: list[str] = []
-    config = _json(folder / "config.json", needed=True)
+    config = _json(folder / "config.json", ("config", "data"))
+    number, nothing = (int, float), type(None)
+    kinds = {
+        "preset": (str, nothing),
+        "versions": (dict, nothing),
+        "iterations": number,
+        "held_out": (*number, nothing),
+    }
+    values = {"iterations": 0, **config["config"], **config}
+    wrong = [name for name, kind in kinds.items() if not isinstance(values.get(name), kind)]
+    if wrong:
+        raise DataError(f"{folder / 'config.json'}: {', '.join(wrong)} are of another type; write or copy it again")
     rows, evaluations = _metrics(folder / "metrics.jsonl", missing)
     scores = None
     if (folder / "scores.json").is_file():
         try:
             scores = _json(folder / "scores.json")
+            scores = _json(folder / "scores.json", tuple(scores))
         except DataError as error:
             missing.append(str(error))
     else:
@@ -182,18 +194,12 @@ def read_run(run: str | os.PathLike[str]) -> RunFiles:
     return RunFiles(folder.resolve().name, config, rows, evaluations, scores, missing)
 
 
-def _json(path: Path, needed: bool = False) -> dict[str, Any]:
-    """Read an object from a JSON file; config.json must have "config" and "data" in it."""
+def _json(path: Path, parts: Sequence[str] = ()) -> dict[str, Any]:
+    """Read an object from a JSON file, with these objects in it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, parts)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; is {path.parent} a run folder?") from None
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise DataError(f"{path}: damaged, or not JSON ({error}); write or copy it again") from None
-    parts = ("config", "data") if needed else ()
-    if not isinstance(content, dict) or any(not isinstance(content.get(part), dict) for part in parts):
-        raise DataError(f"{path}: got JSON without {' and '.join(parts) or 'names'}; is this the file of a run?")
-    return content
 
 
 def _metrics(path: Path, missing: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -203,9 +209,9 @@ def _metrics(path: Path, missing: list[str]) -> tuple[list[dict[str, Any]], list
     damaged = 0
     for line in lines:
         try:
-            row = json.loads(line)
-            kept[row["kind"]][int(row["iteration"])] = row
-        except (ValueError, KeyError, TypeError):  # a line that a killed process left half-written
+            row = parse_row(line, str(path))
+            kept[row["kind"]][row["iteration"]] = row
+        except (DataError, KeyError):  # a line that a killed process left half-written
             damaged += 1
     if damaged:
         missing.append(f"metrics.jsonl: {damaged} of {len(lines)} lines cannot be read and are left out.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.errors import DataError
-from reidlab.files import atomic_path, sweep, write_json
+from reidlab.files import atomic_path, read_json, sweep, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.synth.body import Pose
@@ -174,9 +173,9 @@ def _is_there(root: Path, key: str, shape: tuple[int, ...]) -> bool:
     if not about.is_file() and {*root.iterdir()} <= {root / "crops.npy", *_rests(root)}:
         return False
     try:
-        found = json.loads(about.read_text(encoding="utf-8"))
+        found = read_json(about)
         name, have = found["dataset"], found["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         name = have = None
     if name != _DATASET:
         raise DataError(

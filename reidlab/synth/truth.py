@@ -12,7 +12,9 @@ import h5py
 import numpy as np
 
 from reidlab.data.matfile import image_name
+from reidlab.data.matheader import first_line
 from reidlab.errors import DataError
+from reidlab.files import parse_json
 from reidlab.synth.solids import PARTS
 
 if TYPE_CHECKING:
@@ -129,19 +131,22 @@ class Truth:
                 file = self._file
                 shots = file["shots"][()]
                 rows = {name.decode(): i for i, name in enumerate(shots["name"])}
-                people, cameras = json.loads(file["people"][()]), json.loads(file["cameras"][()])
-                self._tables = (shots, rows, people, cameras)
-            except (OSError, KeyError, ValueError) as error:
+                people, cameras = (parse_json(file[name][()], name) for name in ("people", "cameras"))
+                legend = {int(k): v for k, v in parse_json(file.attrs["legend"], "legend").items()}
+                self._tables = (shots, rows, people, cameras, legend)
+            except Exception as error:  # h5py raises what it likes on damaged files
                 self._file = None
-                raise DataError(
-                    f"{self.path}: cannot be read as a world's side file ({error}); write it again"
-                ) from None
+                raise self._damaged(error) from None
         return self._file
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(f"{self.path}: cannot be read as a world's side file ({first_line(error)}); write it again")
 
     @property
     def legend(self) -> dict[int, str]:
         """What the numbers in a mask mean."""
-        return {int(k): v for k, v in json.loads(self._open().attrs["legend"]).items()}
+        self._open()
+        return self._tables[4]
 
     @property
     def names(self) -> list[str]:
@@ -177,7 +182,10 @@ class Truth:
             raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
         if name not in masks[box]:
             raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
-        return masks[box][name][()]
+        try:
+            return masks[box][name][()]
+        except (OSError, RuntimeError, KeyError) as error:
+            raise self._damaged(error) from None
 
     def attributes(self, pid: int) -> dict:
         """What the person with this identity number looks like.

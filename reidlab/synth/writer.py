@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import shutil
@@ -19,7 +18,7 @@ import numpy as np
 from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
 from reidlab.data.names import BOXES
 from reidlab.errors import DataError
-from reidlab.files import sweep, unfinished, write_json
+from reidlab.files import read_json, sweep, unfinished, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.synth.processes import in_order
@@ -78,9 +77,9 @@ def _is_there(root: Path, key: str) -> bool:
     if not any(root.iterdir()):
         return False
     try:
-        found = json.loads((root / "world.json").read_text(encoding="utf-8"))
+        found = read_json(root / "world.json")
         name, have = found["dataset"], found["key"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         name = have = None
     if name != "walkers":
         raise DataError(f"{root}: holds something that is not a world (no readable world.json); choose another folder")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from reidlab.files import read_json
 from reidlab.models.backbones import ResidualBlock
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def settle_precision(
     chosen = None
     if run is not None and run.resume:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `RunFolder.begin` refuses such a file
-            chosen = json.loads(run.config.read_text(encoding="utf-8"))["config"]["precision"]
+            chosen = read_json(run.config)["config"]["precision"]
     if chosen not in ("float32", "bfloat16", "float16"):
         chosen = os.environ.get(PRECISION_VARIABLE) or quickest_precision(device)
         if chosen not in ("float32", "bfloat16", "float16"):

@@ -14,7 +14,7 @@ from typing import Any
 from reidlab import __version__
 from reidlab.data.records import Splits
 from reidlab.errors import DataError
-from reidlab.files import alone, atomic_path, check_writable, sweep, write_json
+from reidlab.files import alone, atomic_path, check_writable, parse_json, read_json, sweep, write_json
 from reidlab.results import circumstances, plain
 from reidlab.training.checkpoint import read_checkpoint, write_checkpoint
 from reidlab.training.config import TrainConfig
@@ -22,6 +22,25 @@ from reidlab.training.config import TrainConfig
 logger = logging.getLogger(__name__)
 CHANGEABLE = ("log_every", "save_every")
 """Settings that may differ when a run is gone on with: they change nothing that is learned."""
+
+
+def parse_row(line: bytes, where: str) -> dict[str, Any]:
+    """Parse a line of metrics.jsonl; `where` names it in the message.
+
+    Raises:
+        DataError: it is not JSON, or not a row as `RunFolder.add` writes them.
+
+    Example:
+        >>> parse_row(b'{"kind": "train", "iteration": 5}', "line 1")["iteration"]
+        5
+    """
+    row = parse_json(line, where)
+    if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or type(row.get("iteration")) is not int:
+        raise DataError(f'{where}: is no row, expected an object with a "kind" and a whole "iteration"')
+    words = [name for name, value in row.items() if not isinstance(value, (int, float, type(None)))]
+    if set(words) - {"kind", "people"}:
+        raise DataError(f"{where}: {', '.join(map(repr, words))} are no numbers")
+    return row
 
 
 class RunFolder:
@@ -102,10 +121,10 @@ class RunFolder:
 
     def _compare(self, own: dict[str, Any]) -> None:
         try:
-            there = json.loads(self.config.read_text(encoding="utf-8"))
-            before, data = dict(there["config"]), dict(there["data"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{self.config}: cannot be read ({error}); begin the run again in another folder") from None
+            there = read_json(self.config, parts=("config", "data"))
+            before, data = there["config"], there["data"]
+        except DataError as error:
+            raise DataError(f"{error}, or begin the run again in another folder") from None
         changed = [
             f"{name}={own['config'].get(name)!r} (it began with {before.get(name)!r})"
             for name in _different(before, own["config"])
@@ -178,14 +197,13 @@ class RunFolder:
         if not self.metrics.exists():
             return []
         found = []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        lines = self.metrics.read_bytes().splitlines()
         for number, line in enumerate(lines, start=1):
             try:
-                found.append(json.loads(line))
-                found[-1]["iteration"]
-            except (ValueError, TypeError, KeyError):
+                found.append(parse_row(line, f"{self.metrics}: line {number}"))
+            except DataError as error:
                 if number < len(lines):
-                    raise DataError(f"{self.metrics}: line {number} is no row; the file was changed by hand") from None
+                    raise DataError(f"{error}; the file was changed by hand, take the line out") from None
         return found
 
     def cut(self, iteration: int) -> None:
