@@ -28,8 +28,8 @@ from reidlab.data.dataset import class_labels
 from reidlab.features import evaluate_model
 from reidlab.files import write_json
 from reidlab.models import Baseline, RGANet
-from reidlab.models.backbones import BATCH_COUNTER
 from reidlab.models.relation import TERM_GROUPS
+from reidlab.models.tensors import BATCH_COUNTER
 from reidlab.results import circumstances
 from reidlab.synth import World
 from reidlab.training import TrainConfig, train

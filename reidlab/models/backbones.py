@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from reidlab.errors import DataError
+from reidlab.models.tensors import BATCH_COUNTER, plain_state, read_torch_file, refuse_lost, state_differences
 
 RESNET50_TENSORS = 265
 """Tensors of a ResNet-50 without classifier and without batch norm's batch counters."""
-BATCH_COUNTER = "num_batches_tracked"
-"""How the names of batch norm's counters end; they change nothing in a network that is evaluated."""
 
 
 class InstanceBatchNorm(nn.Module):
@@ -189,7 +188,8 @@ def load_resnet50_weights(backbone: nn.Module, weights: str | os.PathLike[str]) 
 
     Args:
         backbone: a `ResNet50Backbone`.
-        weights: a path, or "torchvision".
+        weights: a path, or "torchvision". Names may begin with "module." or "_orig_mod.", and the weights may lie
+            in a dict under "state_dict", "model" and the like (`plain_state`).
 
     Returns:
         265, the number of tensors copied (batch norm's batch counters are not counted).
@@ -208,59 +208,26 @@ def load_resnet50_weights(backbone: nn.Module, weights: str | os.PathLike[str]) 
     Taught in: notebooks/06_training.ipynb
     """
     state = _torchvision_state() if weights == "torchvision" else read_state_dict(weights)
-    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
     own = backbone.state_dict()
     differences = state_differences(state, own)
     if differences:
         raise DataError(f"{weights}: not the weights of a ResNet-50: {differences}; nothing was loaded")
+    refuse_lost(state, str(weights))
     backbone.load_state_dict({**own, **state})
     return sum(not name.endswith(BATCH_COUNTER) for name in own)
 
 
-def state_differences(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    """Say which tensors of a file do not fit a network; an empty text if all do.
-
-    Args:
-        state: tensors of the file by name.
-        own: tensors of the network; batch norm's batch counters may be lacking in `state`.
-
-    Example:
-        >>> state_differences({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3), "c": torch.zeros(1)})
-        "1 tensors missing, 1 unknown, 1 of another shape, first ['c', 'b', 'a']"
-    """
-    needed = {name for name in own if not name.endswith(BATCH_COUNTER)}
-    missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - own.keys())
-    wrong = sorted(name for name in needed & state.keys() if state[name].shape != own[name].shape)
-    if not (missing or unknown or wrong):
-        return ""
-    return (
-        f"{len(missing)} tensors missing, {len(unknown)} unknown, {len(wrong)} of another shape, "
-        f"first {(missing + unknown + wrong)[:3]}"
-    )
-
-
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a dict of tensors, executing nothing that the file may carry.
+    """Read the tensors of a file by their plain names, as `plain_state` finds them, executing nothing.
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the file is damaged, or holds more than tensors.
+        DataError: the file is damaged, or holds no tensors by name.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such weights file; pass the path of a saved state dict")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(
-            f"{path}: cannot be read as a file of tensors ({first_line}); if it is a pickle of a whole model, "
-            "save model.state_dict() on the machine that made it"
-        ) from None
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError(f"{path}: got {type(content).__name__}, expected a dict from names to tensors")
-    return content
+    return plain_state(read_torch_file(path), str(path))
 
 
 def _torchvision_state() -> dict[str, Tensor]:

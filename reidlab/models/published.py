@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from reidlab.errors import DataError
-from reidlab.models.backbones import BATCH_COUNTER, ResNet50Backbone, read_state_dict, state_differences
+from reidlab.models.backbones import ResNet50Backbone, read_state_dict
 from reidlab.models.relation import RelationNet
 from reidlab.models.rganet import RGANet
+from reidlab.models.tensors import BATCH_COUNTER, plain_state, refuse_lost, state_differences
 
 PUBLISHED = ("rga", "rrid")
 """Names of the published networks: relation-aware global attention, and the relation network."""
@@ -86,8 +87,8 @@ def load_published(
 
     Args:
         name: "rga" (Zhang et al. 2020) or "rrid" (Park and Ham 2020), both on ResNet-50.
-        source: a file, or its content: a state dict, by itself or as "state_dict" in a dict, the names with or
-            without "module." before them.
+        source: a file, or its content: a state dict, by itself or under "state_dict", "model" and the like, the names
+            with or without "module." and "_orig_mod." before them (`reidlab.models.tensors.plain_state`).
         height, width: of the images, in pixels, both or neither. For "rga" the file tells the number of places of
             the maps, but not their form: without a size, images are taken to be twice as high as wide (256×128 in
             the authors' files). For "rrid" any size has the same weights; without a size, 384×128.
@@ -128,13 +129,12 @@ def load_published(
     shapes = published_shapes(model)
     counters = {key for key in state if key.endswith(BATCH_COUNTER)}
     counted = {key.replace("running_var", BATCH_COUNTER) for key in shapes if key.endswith("running_var")}
-    differences = state_differences(
-        state, {key: torch.empty(shapes.get(key, ()), device="meta") for key in shapes.keys() | counted}
-    )
+    own = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    own |= {key: torch.empty((), dtype=torch.int64, device="meta") for key in counted}
+    differences = state_differences(state, own)
     if differences:
         raise DataError(f"{where}: not the tensors of {_described(name, model)}: {differences}; nothing was loaded")
-    if bad := sorted(key for key in shapes if not torch.isfinite(state[key]).all()):
-        raise DataError(f"{where}: NaN or infinity in {bad[:3]}; copy the file again")
+    refuse_lost(state, where)
     _fill(model, state)
     model.to(memory_format=torch.channels_last).eval()
     return model, PublishedReport(name, len(state) - len(counters), len(counters))
@@ -303,19 +303,10 @@ def _foreign(where: str, state: dict[str, Tensor], what: str, example: str) -> D
 def _read(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:
     """Return what to call the source in messages, and its tensors by name without "module."."""
     if isinstance(source, Mapping):
-        where, content = "the state dict", source.get("state_dict", source)
-    elif isinstance(source, (str, os.PathLike)):
-        where, content = str(source), _read_file(Path(source))
-    else:
-        raise ValueError(
-            f"source: got {type(source).__name__}, expected a path or a state dict; see model.state_dict()"
-        )
-    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
-    if not named or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError(f"{where}: got something else than tensors by name; pass a state dict")
-    if all(name.startswith("module.") for name in content):
-        return where, {name.removeprefix("module."): tensor for name, tensor in content.items()}
-    return where, dict(content)
+        return "the state dict", plain_state(source, "the state dict")
+    if isinstance(source, (str, os.PathLike)):
+        return str(source), _read_file(Path(source))
+    raise ValueError(f"source: got {type(source).__name__}, expected a path or a state dict; see model.state_dict()")
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import os
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
-from reidlab.models.backbones import BATCH_COUNTER, state_differences
 from reidlab.models.baseline import Baseline
+from reidlab.models.tensors import BATCH_COUNTER, refuse_lost, state_differences
 
 WEIGHTS_FORMAT = "reidlab weights 1"
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "walkers_small.safetensors"
@@ -59,7 +60,7 @@ def save_weights(model: Baseline, path: str | os.PathLike[str], recipe: dict[str
         raise ValueError(f"recipe: expected what JSON can hold, got something else ({error})") from None
     content = save(tensors, {"format": WEIGHTS_FORMAT, "model": texts[0], "recipe": texts[1]})
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_in_order(content))
+        temporary.write_bytes(_with_digest(content))
     return Path(path)
 
 
@@ -112,20 +113,29 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
     differences = state_differences(state, _shipped(model))
     if differences:
         raise DataError(f"{path}: not the weights of the model it names: {differences}; copy the file again")
-    if bad := sorted(name for name, tensor in state.items() if not torch.isfinite(tensor).all()):
-        raise DataError(f"{path}: NaN or infinity in {bad[:3]}; copy the file again")
+    refuse_lost(state, str(path))
     model.load_state_dict({**model.state_dict(), **{name: tensor.float() for name, tensor in state.items()}})
     return model.to(memory_format=torch.channels_last).eval()
 
 
-def _in_order(content: bytes) -> bytes:
-    """Sort the marks in the head of a safetensors file, which safetensors writes in any order."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    head = json.loads(content[8:end])
-    head["__metadata__"] = dict(sorted(head["__metadata__"].items()))
+def _with_digest(content: bytes) -> bytes:
+    """Sort the marks in the head of a safetensors file, and add the digest of all the rest to them."""
+    head, tensors = _parts(content)
+    head["__metadata__"] = dict(sorted(head["__metadata__"].items())) | {"sha256": _digest(head, tensors)}
     text = json.dumps(head, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
-    return len(text).to_bytes(8, "little") + text + content[end:]
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
+    end = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:end]), content[end:]
+
+
+def _digest(head: dict[str, Any], tensors: bytes) -> str:
+    """SHA-256 of the head without its digest, whatever its order, and of the tensors."""
+    marks = {name: text for name, text in head["__metadata__"].items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(head | {"__metadata__": marks}, sort_keys=True).encode() + tensors).hexdigest()
 
 
 def _shipped(model: Baseline) -> dict[str, Tensor]:
@@ -139,6 +149,9 @@ def _shipped(model: Baseline) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+            marks, state = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if marks.get("format") == WEIGHTS_FORMAT and marks.get("sha256") != _digest(*_parts(path.read_bytes())):
+            raise DataError(f"{path}: damaged: its digest is wrong or missing; copy the file again, or write it again")
+    except (SafetensorError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: damaged, or not a safetensors file ({error}); copy it again") from None
+    return marks, state

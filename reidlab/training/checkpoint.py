@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
 from reidlab.models import MODELS, Model
+from reidlab.models.tensors import read_torch_file, refuse_lost, state_differences
 from reidlab.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -82,8 +84,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
         kind = content["config"].get("model", "baseline")
         if kind not in MODELS:
             raise DataError(f"{path}: holds a model called {kind!r}; this version has {', '.join(MODELS)}")
-        model = MODELS[kind](**content["model"])
-        model.load_state_dict(content.pop("state_dict"))
+        made_with = {
+            name: value for name, value in content["model"].items() if name != "weights"
+        }  # all are in the file
+        model, state = MODELS[kind](**made_with), content.pop("state_dict")
+        if differences := state_differences(state, model.state_dict()):
+            raise DataError(f"{path}: not the weights of the model it names: {differences}; train again")
+        model.load_state_dict(state)
         missing = {"config", "data"} - content.keys()
     except DataError:
         raise
@@ -106,14 +113,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types here, from EOFError to UnpicklingError
-        raise DataError(f"{path}: damaged, or not a checkpoint ({type(error).__name__}); copy it again") from None
+    content = read_torch_file(path)
     mark = content.get("format") if isinstance(content, dict) else None
     name, _, number = str(mark).rpartition(" ")
     if name == FORMAT and number.isdecimal() and int(number) > NUMBER:
         raise DataError(f"{path}: written by a newer reidlab ({mark}, this one reads {NUMBER}); update reidlab")
     if mark != f"{FORMAT} {NUMBER}":
         raise DataError(f"{path}: not a checkpoint of reidlab train; it lacks the mark '{FORMAT} {NUMBER}'")
+    state = content.get("state_dict")
+    if not zipfile.is_zipfile(path) or not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise DataError(f"{path}: a checkpoint with parts missing or changed (state_dict, checksums); train again")
+    refuse_lost(state, str(path))
     return content

@@ -84,7 +84,8 @@ def train(
         report: called with each row of the history and of the evaluations as it is made, for printing or plotting.
         augment: with augmentation "street", what turns a uint8 batch into the network's input, in place of a
             `StreetAugmentation` at its usual strengths and `config.erasing`; refused with another augmentation.
-        model: what to go on from, in place of a new network; it is changed.
+        model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
+            has wrapped, the network inside; set `compile` in the settings.
         run: the folder that the run is written to, or gone on with from: nothing is written without.
         ranks: the processes that share each batch, inside `reidlab.ranks.joined`.
         cache: file to keep the images in, in place of memory; the next run finds them there.
@@ -141,12 +142,17 @@ class Training:
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
         self.records, watched = hold_out(data, config)
         labels = class_labels(self.records)
+        while model is not None and isinstance(
+            inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module
+        ):
+            model = inner  # torch.compile's and DataParallel's wrappers: `config.compile` compiles the forward pass
         if model is not None and model.arguments.get("num_classes", len(labels)) != len(labels):
             raise ValueError(
                 f"the model tells {model.arguments['num_classes']} identities apart, the data has {len(labels)} to "
                 "train on: make a new network, and copy the weights of its backbone"
             )
-        self.model = _placed(model or new_model(config, len(labels)), config, device, ranks)
+        model = new_model(config, len(labels)) if model is None else model
+        self.model = _placed(model, config, device, ranks)
         self.average = _Average(self.model, config.average) if config.average else None
         if config.augmentation == "light" and ranks.rank:
             torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
