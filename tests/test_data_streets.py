@@ -135,7 +135,7 @@ def test_no_such_folder(tmp_path):
         (lambda f: (f / "streets.json").unlink(), r"streets\.json"),
         (lambda f: (f / "streets.json").write_text("{"), "property name"),
         (lambda f: (f / "streets.json").write_text("[]"), "list indices"),
-        (lambda f: (f / "streets.json").write_bytes(b"\xff\xfe"), "decode"),
+        (lambda f: (f / "streets.json").write_bytes(b"\xff\xfe"), "UTF-16"),
         (lambda f: make(f, 80, people_per_site=None), r"streets\.json lacks 'people_per_site'"),
         (lambda f: make(f, 80, people_per_site=0), "crops.npy is uint8"),
         (lambda f: make(f, 80, people=81), "streets.json says 81 people"),

@@ -112,5 +112,6 @@ def _open(root: Path) -> tuple[CropSource, int]:
             raise ValueError(f"crops.npy is {dtype} {shape}, streets.json says {people} people")
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
         lacks = f"streets.json lacks {error}" if isinstance(error, KeyError) else error
+        lacks = str(error).rpartition("; ")[0] if isinstance(error, DataError) else lacks  # one remedy is enough
         raise DataError(f"{root}: not a finished street set ({lacks}); delete it and write it again") from None
     return source, per_site

@@ -12,7 +12,8 @@ import h5py
 import numpy as np
 
 from reidlab.data.matfile import image_name
-from reidlab.data.matheader import first_line
+from reidlab.data.matheader import H5_ERRORS, first_line
+from reidlab.data.names import BOXES
 from reidlab.errors import DataError
 from reidlab.files import parse_json
 from reidlab.synth.solids import PARTS
@@ -133,8 +134,10 @@ class Truth:
                 rows = {name.decode(): i for i, name in enumerate(shots["name"])}
                 people, cameras = (parse_json(file[name][()], name) for name in ("people", "cameras"))
                 legend = {int(k): v for k, v in parse_json(file.attrs["legend"], "legend").items()}
+                if shots.dtype != _SHOT or not isinstance(people, list) or not isinstance(cameras, list):
+                    raise ValueError("shots, people or cameras are of another form")
                 self._tables = (shots, rows, people, cameras, legend)
-            except Exception as error:  # h5py raises what it likes on damaged files
+            except (*H5_ERRORS, AttributeError) as error:
                 self._file = None
                 raise self._damaged(error) from None
         return self._file
@@ -176,16 +179,17 @@ class Truth:
         Raises:
             ValueError: no such box, or no such picture in it.
         """
-        masks = self._open()["mask"]
-        name = _base(name)
-        if box not in masks:
+        file, name = self._open(), _base(name)
+        if box not in BOXES:
             raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
-        if name not in masks[box]:
-            raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
         try:
-            return masks[box][name][()]
-        except (OSError, RuntimeError, KeyError) as error:
+            masks = file["mask"][box]
+            found = masks[name][()] if name in masks else None
+        except H5_ERRORS as error:
             raise self._damaged(error) from None
+        if found is None:
+            raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
+        return found
 
     def attributes(self, pid: int) -> dict:
         """What the person with this identity number looks like.
@@ -206,7 +210,7 @@ class Truth:
         self._open()
         shots, rows, *_ = self._tables
         name = _base(name)
-        if box not in ("labeled", "detected"):
+        if box not in BOXES:
             raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
         if name not in rows or not shots[rows[name]][f"has_{box}"]:
             raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
