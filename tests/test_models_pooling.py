@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from reidlab.data.records import Splits
 from reidlab.models import Baseline
 from reidlab.models.pooling import AveragePooling, StripePooling
-from reidlab.models.weights import load_weights, save_weights
+from reidlab.models.weights import _with_digest, load_weights, save_weights
 from reidlab.training import TrainConfig, load_checkpoint, save_checkpoint
 from reidlab.training.loop import TrainResult
 
@@ -139,7 +139,7 @@ def test_files_from_before_the_stripes_still_load(tmp_path):
     with safe_open(path, framework="pt") as file:
         marks = file.metadata()
     arguments = {k: v for k, v in json.loads(marks["model"]).items() if k not in ("flip", "stripes")}
-    save_file(load_file(path), path, {**marks, "model": json.dumps(arguments)})
+    path.write_bytes(_with_digest(save(load_file(path), {**marks, "model": json.dumps(arguments)})))
     model = load_weights(path)
     assert model.arguments["stripes"] == 0 and model.arguments["flip"] is False
     assert torch.allclose(model.embed(images), result.model.embed(images), atol=2e-3)

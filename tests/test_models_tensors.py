@@ -33,7 +33,7 @@ def test_overwritten_bytes_in_a_checkpoint_are_refused(checkpoint, tmp_path, pla
     start = int(place * len(content))
     content[start : start + 16] = bytes(byte ^ 0x5A for byte in content[start : start + 16])
     (tmp_path / "last.pt").write_bytes(content)
-    with pytest.raises(DataError, match=r"last.pt: (damaged|a compressed)"):
+    with pytest.raises(DataError, match=r"last.pt: (damaged|a compressed|cannot be read)"):
         load_checkpoint(tmp_path / "last.pt")
 
 
@@ -66,7 +66,10 @@ def changed(checkpoint, tmp_path, **parts):
         (lambda s: s | {"neck.weight": torch.full_like(s["neck.weight"], torch.inf)}, "NaN or infinity"),
         (lambda s: s | {"neck.weight": s["neck.weight"].int()}, r"another type, first 'neck.weight': got torch.int32"),
         (lambda s: s | {"neck.weight": s["neck.weight"][1:]}, r"'neck.weight': got \(255,\), expected \(256,\)"),
-        (lambda s: {name: t for name, t in s.items() if name != "neck.weight"}, "missing, first 'neck.weight'"),
+        (
+            lambda s: {n: t for n, t in s.items() if n != "neck.weight"},
+            "1 tensors missing, 0 unknown, .*'neck.weight'",
+        ),
         (lambda s: list(s), "parts missing or changed"),
         (lambda s: None, "parts missing or changed"),
         (lambda s: s | {"neck.weight": "text"}, "parts missing or changed"),
@@ -160,7 +163,7 @@ def test_foreign_weights_of_a_resnet_and_what_does_not_fit(tmp_path):
         ),
         ({"conv1.weight": state["conv1.weight"].int()}, "of another type"),
         ({"bn1.weight": state["bn1.weight"] * torch.nan}, "NaN or infinity"),
-        ({"student.x": state["bn1.weight"]}, "1 unknown, first 'student.x'"),
+        ({"student.x": state["bn1.weight"]}, "1 unknown, .*'student.x'"),
     ):
         torch.save(state | change, file)
         with pytest.raises(DataError, match=message):

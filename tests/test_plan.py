@@ -95,7 +95,9 @@ def test_the_estimate_is_what_a_step_leaves_in_memory(colours, changes):
 
 def test_half_precision_chunks_averages_and_processes_change_the_estimate(colours):
     def memory(ranks=Ranks(), **changes):
-        return plan(dataclasses.replace(SMOKE, **changes), colours, ranks=ranks, steps=0).memory
+        return plan(
+            dataclasses.replace(SMOKE, **{"precision": "float32"} | changes), colours, ranks=ranks, steps=0
+        ).memory
 
     usual, half = memory(), memory(precision="bfloat16")
     assert 0.4 * usual.per_image < half.per_image < 0.8 * usual.per_image
@@ -175,7 +177,7 @@ def test_rates_chunks_and_identities_with_few_images_are_said(colours):
     assert "0.01 for new layers, 0.001 for the backbone; warm-up of 2 iterations, then half a cosine" in text
     assert "= 8, 4 at a time through the network" in text
     assert "; 1 have fewer than 2 images" in text
-    text = str(plan(SMOKE, colours, ranks=Ranks(0, 2), steps=0))
+    text = str(plan(dataclasses.replace(SMOKE, precision="float32"), colours, ranks=Ranks(0, 2), steps=0))
     assert "= 8, 4 in each of 2 processes" in text and "for a step of each process" in text
 
 

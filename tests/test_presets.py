@@ -40,7 +40,7 @@ def test_the_presets_that_are_no_papers_are_as_they_were():
         },
         "street": {
             **{"stripes": 4, "flip": True, "spread": True, "iterations": 6000, "warmup": 0.05, "weight_decay": 1e-2},
-            **{"margin": None, "augmentation": "street", "precision": "bfloat16", "average": 0.999, "clip": 20.0},
+            **{"margin": None, "augmentation": "street", "average": 0.999, "clip": 20.0},
             "log_every": 100,
         },
     }

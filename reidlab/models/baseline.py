@@ -152,6 +152,10 @@ class Baseline(nn.Module):
             terms[name] = value
         return terms
 
+    def __len__(self) -> int:
+        """1, so that `model or other` works for a model that torch.compile has wrapped, which asks for a length."""
+        return 1
+
     def embed(self, images: Tensor) -> Tensor:
         """Return features (B, D) to search with: `embedding`, or its mean over both mirror images if `flip`.
 

@@ -30,6 +30,10 @@ class PartNet(nn.Module):
         """Return (B, D) features, not normalised."""
         raise NotImplementedError
 
+    def __len__(self) -> int:
+        """1, so that `model or other` works for a model that torch.compile has wrapped, which asks for a length."""
+        return 1
+
     def embed(self, images: Tensor) -> Tensor:
         """Return features (B, D) of length 1 to search with.
 

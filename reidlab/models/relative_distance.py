@@ -103,6 +103,10 @@ class RelativeDistanceNet(nn.Module):
         triplets = torch.cat([generate_triplets(labels, generator) for _ in range(self.triplets_per_image)])  # (T, 3)
         return {"relative_distance": relative_distance_loss(outputs["features"], triplets)}
 
+    def __len__(self) -> int:
+        """1, so that `model or other` works for a model that torch.compile has wrapped, which asks for a length."""
+        return 1
+
     def embed(self, images: Tensor) -> Tensor:
         """Return features (B, D) of length 1 to search with; the same in training and in evaluation mode.
 

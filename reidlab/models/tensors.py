@@ -45,10 +45,11 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
     except DataError:
         raise
     except Exception as error:  # torch and zipfile raise a dozen types here, from EOFError to UnpicklingError
-        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = "Python objects, or no such file" if "weights_only" in text else text
         raise DataError(
-            f"{path}: damaged, or no file of tensors ({first}); copy it again. If it is a whole model, save "
-            "model.state_dict() on the machine that made it"
+            f"{path}: cannot be read as a file of tensors ({reason}); copy it again. If it is a pickle of a whole "
+            "model, save model.state_dict() on the machine that made it"
         ) from None
 
 
@@ -81,7 +82,8 @@ def plain_state(content: Any, where: str) -> dict[str, Tensor]:
         (found,) = inside.values()
     tensors = _tensors(found) if isinstance(found, Mapping) else {}
     if not tensors:
-        keys = f"a dict with the keys {', '.join(map(str, list(found)[:5]))}" if isinstance(found, Mapping) else ""
+        first = ", ".join(map(str, list(found)[:5])) if isinstance(found, Mapping) else ""
+        keys = f"a dict with the keys {first or '(none)'}" if isinstance(found, Mapping) else ""
         raise DataError(
             f"{where}: got {keys or type(content).__name__}, expected tensors by name, by themselves or under "
             f"{', '.join(WRAPPERS)}"
@@ -101,22 +103,24 @@ def state_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
 
     Example:
         >>> state_differences({"a": torch.zeros(2), "b": torch.zeros(1)}, {"a": torch.zeros(3), "c": torch.zeros(1)})
-        "1 tensors missing, first 'c'; 1 unknown, first 'b'; 1 of another shape, first 'a': got (2,), expected (3,)"
+        "1 tensors missing, 1 unknown, 1 of another shape, first ['c', 'b', 'a']; 'a': got (2,), expected (3,)"
     """
     needed = {name for name in own if not name.endswith(BATCH_COUNTER)}
     missing, unknown = sorted(needed - state.keys()), sorted(state.keys() - own.keys())
     both = sorted(own.keys() & state.keys())
     wrong = [name for name in both if state[name].shape != own[name].shape]
     kinds = [name for name in both if state[name].is_floating_point() != own[name].is_floating_point()]
-    parts = [f"{len(missing)} tensors missing, first {missing[0]!r}"] if missing else []
-    parts += [f"{len(unknown)} unknown, first {unknown[0]!r}"] if unknown else []
+    if not (missing or unknown or wrong or kinds):
+        return ""
+    parts = f"{len(missing)} tensors missing, {len(unknown)} unknown, {len(wrong)} of another shape"
+    parts += f", first {(missing + unknown + wrong)[:3]}" if missing or unknown or wrong else ""
     if wrong:
         got, expected = (tuple(tensors[wrong[0]].shape) for tensors in (state, own))
-        parts.append(f"{len(wrong)} of another shape, first {wrong[0]!r}: got {got}, expected {expected}")
+        parts += f"; {wrong[0]!r}: got {got}, expected {expected}"
     if kinds:
         got, expected = (tensors[kinds[0]].dtype for tensors in (state, own))
-        parts.append(f"{len(kinds)} of another type, first {kinds[0]!r}: got {got}, expected {expected}")
-    return "; ".join(parts)
+        parts += f"; {len(kinds)} of another type, first {kinds[0]!r}: got {got}, expected {expected}"
+    return parts
 
 
 def refuse_lost(state: Mapping[str, Tensor], where: str) -> None:
@@ -127,7 +131,7 @@ def refuse_lost(state: Mapping[str, Tensor], where: str) -> None:
     """
     bad = sorted(name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all())
     if bad:
-        raise DataError(f"{where}: NaN or infinity in {bad[:3]}; copy the file again, or take an earlier one")
+        raise DataError(f"{where}: NaN or infinity in {bad[:3]}; copy the file again")
 
 
 def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
