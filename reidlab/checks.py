@@ -32,7 +32,11 @@ def whole_numbers(name: str, values: Any) -> np.ndarray:
     """
     if isinstance(values, Tensor):
         values = values.detach().cpu()
-        values = (values.float() if values.is_floating_point() and values.dtype != torch.float64 else values).numpy()
+        if values.dtype == torch.bfloat16 and bool((values.abs() >= 2**8).any()):
+            raise ValueError(
+                f"{name}: got bfloat16 numbers from 256 on, which are not exact; keep labels as whole numbers"
+            )
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     try:
         array = np.asarray(values)
         if array.dtype.kind == "O":  # integers of other libraries, or Python's own beyond int64
@@ -49,9 +53,12 @@ def whole_numbers(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name}: got {array.dtype} values, expected whole numbers")
     with np.errstate(invalid="ignore"):
         bad = (array != np.round(array)) | ~np.isfinite(array) if kind == "f" else np.zeros(array.shape, bool)
-    bad |= np.asarray(abs(array) >= 2**53 if kind == "f" else array > np.iinfo(np.int64).max, dtype=bool)
+    most = 2 / np.finfo(array.dtype).eps if kind == "f" else np.iinfo(np.int64).max  # where numbers are still exact
+    bad |= np.asarray(abs(array) >= most if kind == "f" else (array > most) | (array < -most), dtype=bool)
     if bad.any():
-        raise ValueError(f"{name}: got {array[bad].ravel()[0]}, expected whole numbers below 2^63 (2^53 as floats)")
+        raise ValueError(
+            f"{name}: got {array[bad].ravel()[0]}, expected whole numbers that {array.dtype} holds exactly"
+        )
     return array.astype(np.int64)
 
 

@@ -54,7 +54,7 @@ def near_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x, y: (Q, D) and (G, D) features.
 
     Returns:
-        Both in float32 or float64. With lengths of very different size they are in float64.
+        Both in float32, or in float64 where near neighbours are much nearer to each other than to the origin.
 
     Raises:
         ValueError: NaN or infinity; or one row is so far from the others that the distances among those are lost.
@@ -86,14 +86,24 @@ def near_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             f"{where} is more than a million times as long as most rows; look at the image and the network that made "
             "it, distances among the others are lost beside it"
         )
-    if longest > 100 * usual and x.device.type != "mps":
-        x, y = x.double(), y.double()
     centre = y.mean(0)
     spread = (y - centre).square().sum(1).mean()
     if float(centre.square().sum()) > 16 * float(spread):
         x, y = x - centre, y - centre
-        return near_one(x, y) if bool(y.any()) and float(y.abs().max()) < 2.0**-8 else (x, y)
-    return x, y
+        if bool(y.any()) and float(y.abs().max()) < 2.0**-8:
+            return near_one(x, y)
+    return _wide_enough(x, y)
+
+
+def _wide_enough(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 where the error of squares in float32 would hide the distances of near neighbours."""
+    if x.dtype == torch.float64 or x.device.type == "mps":  # Apple's GPUs have no float64
+        return x, y
+    some, others = (rows[torch.linspace(0, len(rows) - 1, min(len(rows), 128)).round().long()] for rows in (x, y))
+    squares = torch.cdist(some, others, compute_mode="donot_use_mm_for_euclid_dist").square()
+    nearest = squares.masked_fill(squares == 0, torch.inf).amin(1)
+    lost = nearest < 1e-4 * (some.square().sum(1) + others.square().sum(1).max())  # 100 times the error of a square
+    return (x.double(), y.double()) if float(lost.float().mean()) > 0.05 else (x, y)
 
 
 def l2_normalize(features: Tensor) -> Tensor:

@@ -44,6 +44,9 @@ WRONG = {
     "complex": lambda v: v.numpy().astype(complex),
     "boolean": lambda v: v > 3,
     "fractions": lambda v: v + 0.5,
+    "rounded to bfloat16": lambda v: (v + 300).bfloat16(),
+    "rounded to half": lambda v: (v + 5000).half(),
+    "rounded to float32": lambda v: (v + 2**25).float(),
     "objects": lambda v: [None, *v.tolist()[1:]],
     "two in a row": lambda v: torch.stack([v, v]),
     "one short": lambda v: v[1:],
@@ -151,6 +154,15 @@ def test_reranking_stays_in_its_range_and_does_not_depend_on_scale_and_origin(fa
     right = k_reciprocal_distances(QUERY, GALLERY, report=None)
     found = k_reciprocal_distances(FAR[far](QUERY), FAR[far](GALLERY), report=None)
     assert found.min() >= 0 and found.max() <= 1 and (found - right).abs().median() < 1e-3
+
+
+def test_two_far_clusters_are_computed_in_more_digits():
+    far = torch.where(torch.arange(8) < 4, 1000.0, -1000.0)
+    side_q, side_g = (torch.where(pids % 2 == 0, 1.0, -1.0)[:, None] for pids in (Q_PIDS, G_PIDS))
+    query, gallery = QUERY.double() + side_q * far, GALLERY.double() + side_g * far
+    right = evaluate(query, gallery, metric="euclidean", **LABELS)
+    found = evaluate(query.float(), gallery.float(), metric="euclidean", **LABELS)
+    assert found.mean_ap == pytest.approx(right.mean_ap, abs=2e-3)
 
 
 def test_ordinary_features_are_left_as_they_are():
