@@ -46,6 +46,7 @@ def read_torch_file(path: str | os.PathLike[str]) -> Any:
         raise
     except Exception as error:  # torch and zipfile raise a dozen types here, from EOFError to UnpicklingError
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        text = text if " " in text else f"{type(error).__name__} {text}"
         reason = "Python objects, or no such file" if "weights_only" in text else text
         raise DataError(
             f"{path}: cannot be read as a file of tensors ({reason}); copy it again. If it is a pickle of a whole "

@@ -137,7 +137,7 @@ class Training:
         ranks: Ranks = Ranks(),
         cache: str | os.PathLike[str] | None = None,
     ):
-        config = settle_precision(config, device, ranks)
+        config = settle_precision(config, device)
         seed_everything(config.seed)
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
         self.records, watched = hold_out(data, config)

@@ -43,7 +43,7 @@ class Step:
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, config: TrainConfig, ranks: Ranks = Ranks()):
         self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
         device = next(model.parameters()).device.type
-        precision = settle_precision(config, device, ranks).precision
+        precision = settle_precision(config, device).precision
         self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
         self.forward: Forward = torch.compile(model) if config.compile else model
         self.precision = PRECISIONS[precision]
