@@ -226,9 +226,9 @@ def forecast(config: TrainConfig, data: Splits, device: str = "cpu", workers: in
     """
     people = max(2, min(config.identities_per_batch, 16 // config.images_per_identity))
     small = dataclasses.replace(config, identities_per_batch=people, chunk=0)
-    planned = plan(small, data, device, workers, steps=3)
+    planned = plan(small, data, device, workers, steps=4)
     share = config.identities_per_batch / people
-    trial = dataclasses.replace(planned.trial, seconds=planned.trial.seconds * share)
+    trial = dataclasses.replace(planned.trial, seconds=planned.trial.fastest * share)
     return dataclasses.replace(planned, trial=trial).seconds
 
 

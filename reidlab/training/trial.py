@@ -79,6 +79,7 @@ class Trial:
         loss: sum of the last step's terms.
         terms: number of terms.
         peak: most bytes of a GPU that torch's tensors took; None on a CPU.
+        fastest: time of the quickest step, which other work on the machine lengthens least.
     """
 
     steps: int
@@ -87,6 +88,7 @@ class Trial:
     loss: float
     terms: int
     peak: int | None
+    fastest: float = 0.0
 
 
 def step_memory(training: Training) -> StepMemory:
@@ -184,7 +186,7 @@ def try_steps(training: Training, memory: StepMemory, steps: int) -> Trial:
         raise OSError(errno.ENOMEM, f"{text}; {_remedy(training, memory)}") from None
     peak = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None
     loss = sum(float(value) for value in terms.values())
-    return Trial(steps, statistics.median(times[1:]), reading, loss, len(terms), peak)
+    return Trial(steps, statistics.median(times[1:]), reading, loss, len(terms), peak, min(times[1:]))
 
 
 def _read_first(training: Training, steps: int) -> float:
