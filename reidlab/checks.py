@@ -30,6 +30,8 @@ def whole_numbers(name: str, values: Any) -> np.ndarray:
         Traceback (most recent call last):
         ValueError: pids: got texts such as '0003', expected whole numbers; number the identities or cameras first
     """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name}: got a masked array, expected whole numbers; leave the masked ones out first")
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         if values.dtype == torch.bfloat16 and bool((values.abs() >= 2**8).any()):

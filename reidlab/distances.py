@@ -162,7 +162,7 @@ def cosine_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
     unit_x = _unit_rows("x", x)
     unit_y = unit_x if y is None else _unit_rows("y", y)
     _check_same_kind(unit_x, unit_y)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(unit_x.device.type, enabled=False):
         distances = (1 - unit_x @ unit_y.T).clamp(0, 2)  # (Q, G), rounding can leave the range by 1e-7
     return distances.fill_diagonal_(0) if y is None else distances
 

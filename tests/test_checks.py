@@ -47,6 +47,7 @@ WRONG = {
     "rounded to bfloat16": lambda v: (v + 300).bfloat16(),
     "rounded to half": lambda v: (v + 5000).half(),
     "rounded to float32": lambda v: (v + 2**25).float(),
+    "masked": lambda v: np.ma.masked_less(v.numpy(), 3),
     "objects": lambda v: [None, *v.tolist()[1:]],
     "two in a row": lambda v: torch.stack([v, v]),
     "one short": lambda v: v[1:],
@@ -106,6 +107,10 @@ def test_other_features_are_refused_by_name(bad):
         k_reciprocal_distances(bad, GALLERY, 3, 2, report=None)
     with pytest.raises(ValueError, match="features"):
         triplet_loss(bad, Q_PIDS)
+
+
+def test_cosine_distance_takes_numpy():
+    torch.testing.assert_close(cosine_distance(QUERY.numpy(), GALLERY.numpy()), cosine_distance(QUERY, GALLERY))
 
 
 LOSSES = {

@@ -93,6 +93,8 @@ class PKBatchSampler(Sampler[list[int]]):
                 f"got P={num_identities}, K={images_per_identity}; a triplet needs P ≥ 2 identities and K ≥ 2 images"
             )
         pids = whole_numbers("pids", pids)
+        if pids.ndim != 1:
+            raise ValueError(f"pids: got shape {pids.shape}, expected one identity an image, (N,)")
         order = np.argsort(pids, kind="stable")
         people, starts = np.unique(pids[order], return_index=True)
         self.indices: dict[int, np.ndarray] = {

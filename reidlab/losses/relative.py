@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reidlab.checks import feature_tensor, pid_tensor
+from reidlab.checks import feature_tensor, pid_tensor, whole_numbers
 from reidlab.distances import check_unit_norm
 
 
@@ -45,7 +45,9 @@ def generate_triplets(
     re-identification", 2015, triplet generation.
     Taught in: notebooks/03_triplet_losses.ipynb
     """
-    pids = pid_tensor(pids, pids if isinstance(pids, Tensor) else torch.empty(len(pids), 1))
+    if not isinstance(pids, Tensor):
+        pids = torch.from_numpy(whole_numbers("pids", pids))
+    pids = pid_tensor(pids, pids)
     identities = pids.cpu().unique()
     wanted = len(identities) if num_identities is None else num_identities
     if not 2 <= wanted <= len(identities):
@@ -239,7 +241,13 @@ def _differences(features: Tensor, triplets: Tensor) -> Tensor:
 
 
 def _check_triplets(triplets: Tensor, num_images: int) -> None:
-    if triplets.ndim != 2 or triplets.shape[1] != 3 or not len(triplets) or triplets.is_floating_point():
+    if not isinstance(triplets, Tensor) or triplets.dtype not in (
+        torch.int64,
+        torch.int32,
+    ):  # others are masks to torch
+        kind = triplets.dtype if isinstance(triplets, Tensor) else type(triplets).__name__
+        raise ValueError(f"triplets: got {kind}, expected (T, 3) integers, T > 0, as generate_triplets makes them")
+    if triplets.ndim != 2 or triplets.shape[1] != 3 or not len(triplets):
         raise ValueError(
             f"triplets: got shape {tuple(triplets.shape)} {triplets.dtype}, expected (T, 3) integers, T > 0"
         )

@@ -125,6 +125,7 @@ def choose_triplets(
 
     Taught in: notebooks/03_triplet_losses.ipynb
     """
+    pids = pid_tensor(pids, distances)
     if distances.shape != (len(pids), len(pids)):
         raise ValueError(
             f"distances: got shape {tuple(distances.shape)} for {len(pids)} pids, expected one of each pair"
