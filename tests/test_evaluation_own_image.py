@@ -63,8 +63,6 @@ def test_other_images_of_one_camera_other_cameras_and_other_people_are_scored():
     assert evaluate(FEATURES[query], both, **given).rank1 == 1
     distances = torch.cdist(FEATURES[query], both)
     assert evaluate_distances(distances, **given).rank1 == 1 and calibrate(distances, **given).num_positives == 60
-    copies = labels(ALL, ALL, gallery_camids=torch.full((60,), 2))  # of another camera
-    assert evaluate(FEATURES, FEATURES, **copies).rank1 == 1
     twins = labels(ALL, ALL, gallery_pids=PEOPLE.roll(1))
     assert evaluate(FEATURES, FEATURES, **twins).rank1 < 1
 
@@ -74,3 +72,14 @@ def test_features_that_are_all_one_point_are_not_taken_for_copies():
     one = torch.ones(60, 4)
     assert evaluate(one[query], one[gallery], **labels(query, gallery)).num_queries == 20
     assert evaluate_distances(np.zeros((20, 40)), **labels(query, gallery)).num_queries == 20
+
+
+def test_copies_from_another_camera_and_negated_similarities_are_refused():
+    unit = torch.nn.functional.normalize(FEATURES)
+    with pytest.raises(ValueError, match="60 of 60 queries are in the gallery themselves"):
+        evaluate(FEATURES, FEATURES, **labels(ALL, ALL, gallery_camids=torch.full((60,), 2)))
+    for score in (evaluate_distances, calibrate):
+        with pytest.raises(ValueError, match="60 of 60 queries"):
+            score(-(unit @ unit[SHUFFLED].T), **labels(ALL, SHUFFLED))
+    query, gallery = torch.arange(20), torch.arange(20, 60)
+    assert evaluate_distances(-(unit[query] @ unit[gallery].T), **labels(query, gallery)).rank1 > 0.9

@@ -83,12 +83,6 @@ class LabelSet:
         own_camera = self.gallery_camids[column] == self.query_camids[start:stop][row]
         return row, column, own_camera & (self.same_camera == "exclude")
 
-    def own_camera(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Find the gallery images of a query's identity *and* camera, as (n,) queries from `start` and (n,) indices."""
-        row, column, _ = self.same_identity(start, stop)
-        own = self.gallery_camids[column] == self.query_camids[start:stop][row]
-        return row[own], column[own]
-
     def skipped(self, valid: np.ndarray) -> dict[str, int]:
         """Count the queries that are not valid by reason."""
         absent = self._starts == self._stops

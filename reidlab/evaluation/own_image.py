@@ -24,11 +24,11 @@ def refuse_own_features(query: Tensor, gallery: Tensor, labels: LabelSet, metric
         metric: "cosine" compares directions.
 
     Raises:
-        ValueError: a query and a gallery image of its identity and camera are nearly one point.
+        ValueError: a query and a gallery image of its identity are nearly one point, whatever their cameras.
     """
     if labels.same_camera != "keep":
         return
-    row, column = (torch.from_numpy(places).to(query.device) for places in labels.own_camera(0, len(query)))
+    row, column = (torch.from_numpy(places).to(query.device) for places in labels.same_identity(0, len(query))[:2])
     if not len(row):
         return
     if metric == "cosine":
@@ -42,19 +42,25 @@ def refuse_own_features(query: Tensor, gallery: Tensor, labels: LabelSet, metric
 
 
 def refuse_own_distances(distances: Tensor, labels: LabelSet, start: int) -> None:
-    """The same for a block (rows, G') of distances ≥ 0, for the queries from `start` on.
+    """The same for a block (rows, G') of distances, for the queries from `start` on.
+
+    Below 0, as negated similarities are, the least of the block takes the place of 0, and half of the queries must be
+    next to it.
 
     Raises:
         ValueError: as above.
     """
     if labels.same_camera != "keep":
         return
-    row, column = (torch.from_numpy(p).to(distances.device) for p in labels.own_camera(start, start + len(distances)))
+    row, column = (
+        torch.from_numpy(p).to(distances.device) for p in labels.same_identity(start, start + len(distances))[:2]
+    )
     if not len(row):
         return
     some, others = (places.to(distances.device) for places in _sample(*distances.shape))
     usual = _median(distances[some][:, others], labels, start, some, others)
-    _refuse(distances[row, column].abs(), usual, row + start, column, labels)
+    least = distances.min().clamp(max=0)
+    _refuse(distances[row, column] - least, usual - least, row + start, column, labels, bool(least < 0))
 
 
 _EXACT = "donot_use_mm_for_euclid_dist"
@@ -71,10 +77,12 @@ def _median(distances: Tensor, labels: LabelSet, start: int, rows: Tensor, colum
     return other.median() if len(other) else distances.max()
 
 
-def _refuse(distances: Tensor, usual: Tensor, row: Tensor, column: Tensor, labels: LabelSet) -> None:
-    found = distances < MOST * usual
+def _refuse(
+    distances: Tensor, usual: Tensor, row: Tensor, column: Tensor, labels: LabelSet, negative: bool = False
+) -> None:
+    found = distances < (ONE if negative else MOST) * usual
     if len(row[found].unique()) * 2 < len(row.unique()):
-        found = distances < ONE * usual
+        found = distances < (0 if negative else ONE * usual)
     if not found.any():
         return
     first = int(found.int().argmax())
@@ -82,6 +90,6 @@ def _refuse(distances: Tensor, usual: Tensor, row: Tensor, column: Tensor, label
     there = int(labels.somebody[int(column[first])])
     raise ValueError(
         f"{number} of {len(labels.query_pids)} queries are in the gallery themselves, or as a copy: query "
-        f"{int(row[first])} and gallery image {there} are of one identity and camera and nearly the same. With "
+        f"{int(row[first])} and gallery image {there} are of one identity and nearly the same. With "
         'same_camera="keep" each would find itself first; take these images out of the gallery'
     )
