@@ -338,3 +338,13 @@ def test_training_without_images_to_train_on(tmp_path):
 
     with pytest.raises(ValueError, match="is empty: nothing to train on"):
         train(TrainConfig.preset("smoke"), Market1501(write(tmp_path, MARKET)))
+
+
+def test_a_person_0_beside_distractors_is_refused(tmp_path):
+    for name in ("0/1_a.png", "0/2_a.png", "1/1_a.png", "1/2_a.png", "0000_c3s1_000001_00.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 80)).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"identity 0 is a person \(0/1_a.png\) and the distractors"):
+        FolderDataset(tmp_path)
+    (tmp_path / "0000_c3s1_000001_00.png").unlink()
+    assert {record.pid for record in FolderDataset(tmp_path).query} == {0, 1}

@@ -1,5 +1,6 @@
 """Files of tensors: damage is found, foreign names are understood, nothing reaches for the network."""
 
+import dataclasses
 import io
 import socket
 import zipfile
@@ -11,11 +12,11 @@ import torchvision
 
 from reidlab.errors import DataError
 from reidlab.models import MGN, Baseline, RelationNet, RGANet
-from reidlab.models.backbones import ResNet50Backbone, load_resnet50_weights
+from reidlab.models.backbones import BACKBONES, ResNet50Backbone, SmallBackbone, load_resnet50_weights
 from reidlab.models.published import load_published
 from reidlab.models.tensors import plain_state, state_differences
 from reidlab.models.weights import WEIGHTS, load_weights, save_weights
-from reidlab.training import TrainConfig, load_checkpoint, train
+from reidlab.training import RunFolder, TrainConfig, load_checkpoint, train
 from reidlab.training.checkpoint import checkpoint_of, write_checkpoint
 
 CONFIG = TrainConfig(iterations=1, identities_per_batch=2, images_per_identity=2, precision="float32")
@@ -191,3 +192,48 @@ def test_training_goes_on_from_a_wrapped_model(colours, wrap):
     model = Baseline(6)
     result = train(CONFIG, colours, model=wrap(model))
     assert result.model is model and not any("_orig_mod" in name for name in result.model.state_dict())
+
+
+def test_what_lies_beside_the_weights_does_not_hide_them():
+    found = plain_state({"state_dict": {"model": STATE}, "net": {}, "best": torch.tensor(0.5)}, "w.pth")
+    assert found.keys() == STATE.keys()
+    assert plain_state({"conv.module.weight": STATE["conv.weight"]}, "w.pth").keys() == {"conv.weight"}
+    with pytest.raises(DataError, match=r"weights under model, conv\.weight"):
+        plain_state({"model": STATE} | STATE, "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: torch.full_like(t, 1e300, dtype=torch.float64), "NaN or infinity"),
+        (lambda t: t.to_sparse(), "expected plain tensors"),
+        (lambda t: t.to("meta"), "expected plain tensors"),
+        (lambda t: torch.zeros(1).expand(10**12), "expected plain tensors"),
+    ],
+)
+def test_tensors_that_no_network_can_hold_are_refused(checkpoint, tmp_path, change, message):
+    name = "backbone.stem.0.weight"
+    file = changed(checkpoint, tmp_path, state_dict=lambda state: state | {name: change(state[name])})
+    with pytest.raises(DataError, match=rf"c.pt: .*{message}"):
+        load_checkpoint(file)
+
+
+def test_no_memory_is_taken_for_a_network_that_is_not_in_the_file(checkpoint, tmp_path):
+    file = changed(checkpoint, tmp_path, model=lambda arguments: arguments | {"num_classes": 10**14})
+    with pytest.raises(DataError, match=r"'classifier.weight': got \(6, 256\), expected \(100000000000000, 256\)"):
+        load_checkpoint(file)
+
+
+def test_a_file_in_which_nothing_fits_is_named_by_its_own_keys(tmp_path):
+    torch.save({"student.conv": torch.zeros(2), "student.norm": torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(DataError, match=r"265 tensors missing, .*in the file \['student.conv', 'student.norm'\]"):
+        load_resnet50_weights(ResNet50Backbone(), tmp_path / "w.pth")
+
+
+def test_a_run_goes_on_without_the_weights_it_began_from(colours, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setitem(BACKBONES, "resnet50", lambda weights=None: asked.append(weights) or SmallBackbone())
+    config = dataclasses.replace(CONFIG, backbone="resnet50", weights="torchvision")
+    first = train(config, colours, run=RunFolder(tmp_path / "run")).model.state_dict()
+    again = train(config, colours, run=RunFolder(tmp_path / "run", resume=True)).model.state_dict()
+    assert asked == ["torchvision", None] and all(torch.equal(first[name], again[name]) for name in first)

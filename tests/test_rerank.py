@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from reidlab.distances import l2_normalize, squared_euclidean_distance
 from reidlab.evaluation import evaluate_distances, rerank
-from reidlab.evaluation.rerank import k_reciprocal_blocks, k_reciprocal_distances
+from reidlab.evaluation.rerank import _Task, k_reciprocal_blocks, k_reciprocal_distances
 
 
 def people(num_queries=20, num_gallery=60, identities=12, dimensions=16, seed=0):
@@ -268,3 +268,10 @@ def test_features_that_are_all_the_same():
     same = torch.randn(16, generator=torch.Generator().manual_seed(0)).expand(80, 16)
     with pytest.raises(ValueError, match="all 80 features are the same"):
         quiet(same[:20], same[20:])
+
+
+def test_half_of_an_odd_k1_is_one_item_more_than_in_matlab_for_every_second_one():
+    points = torch.rand(40, 2)
+    ours = {k: _Task.checked(points, points, k, 1, 0.3, None).half + 1 for k in range(1, 30)}
+    matlab = {k: math.floor((k + 1) / 2 + 0.5) for k in ours}  # its round() takes halves up
+    assert {k: ours[k] - matlab[k] for k in ours if ours[k] != matlab[k]} == dict.fromkeys(range(3, 30, 4), 1)

@@ -349,6 +349,13 @@ def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Rec
                 f"{root}: {name} holds {len(nobody)} images of identity 0, which in such names is no person but "
                 f"Market-1501's distractors: {a_few(nobody)}; move them to {names[2]}, or number people from 1"
             )
+    nobody = [record.image for part in parts for record in part if _is_distractor(record)]
+    person = [r.image for part in parts for r in part if r.pid == 0 and not _is_distractor(r)]
+    if nobody and person:
+        raise DataError(
+            f"{root}: identity 0 is a person ({person[0]}) and the distractors of Market-1501's names ({nobody[0]}): "
+            "searches for that person would count them as right; number people from 1"
+        )
     refuse_shared(root, *parts)
 
 

@@ -71,24 +71,12 @@ def plain_state(content: Any, where: str) -> dict[str, Tensor]:
         >>> plain_state({"epoch": 9, "model": {"module._orig_mod.a": torch.zeros(2)}}, "w.pth")
         {'a': tensor([0., 0.])}
     """
-    found = content
-    for _ in range(3):  # a wrapper in a wrapper
-        if not isinstance(found, Mapping) or _tensors(found):
-            break
-        inside = {key: found[key] for key in WRAPPERS if isinstance(found.get(key), Mapping)}
-        if len(inside) > 1:
-            raise DataError(f"{where}: holds weights under {', '.join(inside)}; pass the one that is meant")
-        if not inside:
-            break
-        (found,) = inside.values()
-    tensors = _tensors(found) if isinstance(found, Mapping) else {}
+    tensors = _weights(content, where) if isinstance(content, Mapping) else {}
     if not tensors:
-        first = ", ".join(map(str, list(found)[:5])) if isinstance(found, Mapping) else ""
-        keys = f"a dict with the keys {first or '(none)'}" if isinstance(found, Mapping) else ""
-        raise DataError(
-            f"{where}: got {keys or type(content).__name__}, expected tensors by name, by themselves or under "
-            f"{', '.join(WRAPPERS)}"
-        )
+        got = type(content).__name__
+        if isinstance(content, Mapping):
+            got = f"a dict with the keys {', '.join(map(str, list(content)[:5])) or '(none)'}"
+        raise DataError(f"{where}: got {got}, expected tensors by name, by themselves or under {', '.join(WRAPPERS)}")
     state = {_plain_name(name): tensor for name, tensor in tensors.items()}
     if len(state) < len(tensors):
         raise DataError(f"{where}: some tensors are there twice, with and without {' or '.join(PREFIXES)}; keep one")
@@ -115,6 +103,8 @@ def state_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
         return ""
     parts = f"{len(missing)} tensors missing, {len(unknown)} unknown, {len(wrong)} of another shape"
     parts += f", first {(missing + unknown + wrong)[:3]}" if missing or unknown or wrong else ""
+    if len(missing) >= 3 and unknown:
+        parts += f", in the file {unknown[:3]}"
     if wrong:
         got, expected = (tuple(tensors[wrong[0]].shape) for tensors in (state, own))
         parts += f"; {wrong[0]!r}: got {got}, expected {expected}"
@@ -125,21 +115,34 @@ def state_differences(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) ->
 
 
 def refuse_lost(state: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are NaN or infinite.
+    """Refuse weights that are NaN or infinite, or would be as the float32 of a network, and tensors without numbers.
 
     Raises:
         DataError: the message names the first ones.
     """
-    bad = sorted(name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all())
-    if bad:
+    if odd := sorted(name for name, tensor in state.items() if not _is_dense(tensor)):
+        raise DataError(f"{where}: got sparse, quantized, repeated or no numbers in {odd[:3]}, expected plain tensors")
+    floats = {name: tensor.float() for name, tensor in state.items() if tensor.is_floating_point()}
+    if bad := sorted(name for name, tensor in floats.items() if not tensor.isfinite().all()):
         raise DataError(f"{where}: NaN or infinity in {bad[:3]}; copy the file again")
 
 
-def _tensors(content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether each number of a tensor has a place of its own: a small file can speak of an endless tensor."""
+    plain = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+    return plain and tensor.untyped_storage().nbytes() >= tensor.nbytes
+
+
+def _weights(content: Mapping[Any, Any], where: str, depth: int = 3) -> dict[str, Tensor]:
+    """The tensors of a dict, or of the one wrapper in it that holds any."""
+    own = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    wrappers = {key: content[key] for key in WRAPPERS if depth and isinstance(content.get(key), Mapping)}
+    inside = {key: found for key in wrappers if (found := _weights(wrappers[key], where, depth - 1))}
+    beside = [name for name, tensor in own.items() if tensor.ndim]  # scalars are counters and scores
+    if len(inside) > 1 or (inside and beside):
+        raise DataError(f"{where}: holds weights under {', '.join([*inside, *beside][:5])}; pass the one that is meant")
+    return next(iter(inside.values()), own)
 
 
 def _plain_name(name: str) -> str:
-    while name.startswith(PREFIXES):
-        name = name.removeprefix("module.").removeprefix("_orig_mod.")
-    return name.replace("._orig_mod.", ".")
+    return ".".join(part for part in name.split(".") if f"{part}." not in PREFIXES)

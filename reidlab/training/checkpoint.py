@@ -87,9 +87,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
         made_with = {
             name: value for name, value in content["model"].items() if name != "weights"
         }  # all are in the file
-        model, state = MODELS[kind](**made_with), content.pop("state_dict")
-        if differences := state_differences(state, model.state_dict()):
+        state = content.pop("state_dict")
+        with torch.device("meta"):  # shapes alone: no memory for a network that the file names and does not hold
+            shapes = MODELS[kind](**made_with).state_dict()
+        if differences := state_differences(state, shapes):
             raise DataError(f"{path}: not the weights of the model it names: {differences}; train again")
+        model = MODELS[kind](**made_with)
         model.load_state_dict(state)
         missing = {"config", "data"} - content.keys()
     except DataError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import os
 import time
@@ -103,7 +104,8 @@ def train(
     Taught in: notebooks/00_start_here.ipynb
     """
     config = settle_precision(config, device, ranks, run)
-    training = Training(config, data, device, workers, augment, model, ranks, cache)
+    goes_on = run is not None and run.resume and run.last.exists()
+    training = Training(config, data, device, workers, augment, model, ranks, cache, goes_on)
     with finish_first() if run else nullcontext() as asked:
         try:
             return training.run(report, run, asked)
@@ -123,7 +125,7 @@ def train(
 class Training:
     """A run in memory: the network, its optimizer, its batches, and how far it is.
 
-    Args: as for `train`.
+    Args: as for `train`; `goes_on` if the weights come from last.pt.
     """
 
     def __init__(
@@ -136,6 +138,7 @@ class Training:
         model: Model | None = None,
         ranks: Ranks = Ranks(),
         cache: str | os.PathLike[str] | None = None,
+        goes_on: bool = False,
     ):
         config = settle_precision(config, device)
         seed_everything(config.seed)
@@ -151,7 +154,8 @@ class Training:
                 f"the model tells {model.arguments['num_classes']} identities apart, the data has {len(labels)} to "
                 "train on: make a new network, and copy the weights of its backbone"
             )
-        model = new_model(config, len(labels)) if model is None else model
+        if model is None:  # last.pt fills the network of a run that goes on: nothing is fetched for it
+            model = new_model(dataclasses.replace(config, weights=None) if goes_on else config, len(labels))
         self.model = _placed(model, config, device, ranks)
         self.average = _Average(self.model, config.average) if config.average else None
         if config.augmentation == "light" and ranks.rank:
