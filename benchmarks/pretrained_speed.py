@@ -2,7 +2,7 @@
 
     python benchmarks/pretrained_speed.py
 
-Both look at the same number of images in turn, one thread; the shipped one looks at each image and its mirror image.
+Both look at the same number of images in turn, one thread; the shipped one embeds each image and its mirror image.
 Prints a table and writes results/pretrained_speed.json.
 """
 
@@ -34,7 +34,7 @@ def milliseconds(model: Baseline, batch: int) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    models = {"shipped, 128×64, two looks": Baseline.pretrained(), "ResNet-50, 256×128": Baseline(1, "resnet50").eval()}
+    models = {"shipped, 128×64, flip": Baseline.pretrained(), "ResNet-50, 256×128": Baseline(1, "resnet50").eval()}
     rows = []
     for batch in (1, 16):
         times = {name: [] for name in models}
@@ -42,7 +42,7 @@ def main() -> None:
             for name, model in models.items():
                 times[name].append(milliseconds(model.to(memory_format=torch.channels_last), batch))
         medians = {name: float(np.median(values[1:])) for name, values in times.items()}
-        ratio = medians["shipped, 128×64, two looks"] / medians["ResNet-50, 256×128"]
+        ratio = medians["shipped, 128×64, flip"] / medians["ResNet-50, 256×128"]
         print(f"batch {batch:>2}: " + ", ".join(f"{n} {v:.1f} ms" for n, v in medians.items()) + f", ratio {ratio:.3f}")
         rows.append({"batch": batch, "milliseconds_per_image": medians, "ratio": ratio})
     write_json(RESULTS / "pretrained_speed.json", {"threads_used": 1, "rows": rows} | circumstances())

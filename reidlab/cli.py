@@ -151,7 +151,7 @@ def check(
 def train(
     root: Root,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/PRESET-BOX if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in that folder.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would take, train nothing.")] = False,
     box: Box = None,
     protocol: Protocol = "new",

@@ -105,7 +105,7 @@ def test_same_distances_on_both_sides():
 
 
 def test_constant_distances():
-    """Nothing can be told apart: accept all or none."""
+    """Nothing distinguishes the pairs: accept all or none."""
     result = pairs([1, 1], [1, 1, 1], false_accept_rate=0.5)
     assert result.threshold < 1 and result.threshold == np.nextafter(1, 0)
     assert (result.false_accept_rate, result.true_accept_rate, result.equal_error_rate) == (0, 0, 0.5)

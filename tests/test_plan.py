@@ -439,7 +439,7 @@ def test_a_run_to_go_on_with_needs_less_space(colours, planned, tmp_path, monkey
 
 
 def test_each_disk_is_looked_at_for_itself(colours, planned, tmp_path, monkeypatch):
-    """Without a stat that tells disks apart, both needs would be added up."""
+    """Without a stat that distinguishes disks, both needs would be added up."""
     run, cache = tmp_path / "a", tmp_path / "b" / "images"
     for folder in (run, cache.parent):
         folder.mkdir()

@@ -30,7 +30,7 @@ def test_ranked_gallery_sorts_frames_and_counts():
     assert [axes.get_xlabel() for axes in figure.axes] == ["person 1", "0.100", "0.200", "0.300", "0.400"]
     assert [axes.get_title() for axes in figure.axes] == ["query", "–", "✗", "–", "✓"]
     lines = [axes.spines["left"].get_linestyle() for axes in figure.axes[1:]]
-    assert lines[0] == lines[2] and len({str(line) for line in lines}) == 3  # told apart without colour
+    assert lines[0] == lines[2] and len({str(line) for line in lines}) == 3  # distinct without colour
 
 
 def test_ranked_gallery_can_leave_junk_out_and_refuses_a_wrong_matrix():

@@ -16,7 +16,7 @@ def test_ranked_strips_tell_the_classic_worked_example():
     figure, text = plots.ranked_strips(lists)
     assert "A: right at 1, 3, 6, 9, 10; AP 0.62" in text and "B: right at 2, 5, 7; AP 0.44" in text
     drawn = [[t.get_text() for t in axes.texts] for axes in figure.axes]
-    assert drawn[1].count("✓") == 3 and drawn[1].count("✗") == 7  # told apart without colour
+    assert drawn[1].count("✓") == 3 and drawn[1].count("✗") == 7  # distinct without colour
     assert [t for t in drawn[1] if "." in t] == ["0.50", "0.40", "0.43"]
 
 

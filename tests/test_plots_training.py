@@ -101,7 +101,7 @@ def test_evaluation_curve_tells_the_highest_and_draws_chance():
     rank1, mean_ap, chance = figure.axes[0].lines
     assert list(rank1.get_ydata()) == [0.2, 0.6, 0.5] and list(mean_ap.get_ydata()) == [0.1, 0.5, 0.4]
     assert list(chance.get_ydata()) == [0.1, 0.1, 0.1]
-    assert len({line.get_linestyle() for line in figure.axes[0].lines}) == 3  # told apart without colour
+    assert len({line.get_linestyle() for line in figure.axes[0].lines}) == 3  # distinct without colour
     assert plots.evaluation_curve([{"kind": "evaluation", **one} for one in looks])[1] == text
 
 

@@ -1,4 +1,4 @@
-"""Runs that are interrupted and gone on with end in the same numbers, bit for bit."""
+"""Runs that are interrupted and resumed end in the same numbers, bit for bit."""
 
 import dataclasses
 import errno
@@ -173,7 +173,7 @@ def test_what_a_run_leaves_behind(begun, colours):
 def test_a_second_run_does_not_overwrite_a_first(begun):
     with pytest.raises(FileExistsError, match=r"holds a run already \(config\.json, metrics\.jsonl, last\.pt\); go on"):
         RunFolder(begun)
-    with pytest.raises(FileNotFoundError, match="holds no run to go on with"):
+    with pytest.raises(FileNotFoundError, match="holds no run to resume"):
         RunFolder(begun / "deeper", resume=True)
 
 

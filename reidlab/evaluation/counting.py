@@ -1,6 +1,6 @@
 """Ranks by counting: a right image's rank is 1 + the number of images that are nearer. The gallery is not sorted.
 
-Everything here works on nearness, where larger means nearer: similarities as they are, distances with their sign
+Everything here works on similarity, where larger means nearer: similarities as they are, distances with their sign
 turned, which turns the order of a row around exactly. NaN marks images that take no place in a list.
 """
 
@@ -21,7 +21,7 @@ def count_nearer(row: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.nd
     that saves work. With features worth having, the first comparison leaves a few percent of the gallery.
 
     Args:
-        row: (G,) nearness of the gallery to one query; NaN neither exceeds nor reaches anything.
+        row: (G,) similarity of the gallery to one query; NaN neither exceeds nor reaches anything.
         values: (n,) some of its entries, nearest first, without NaN.
 
     Returns:
@@ -52,9 +52,9 @@ def count_nearer_by_rows(block: Tensor, row: np.ndarray, values: np.ndarray) -> 
     """`count_nearer` for a block in main memory.
 
     Args:
-        block: (c, G) nearness, on the CPU.
+        block: (c, G) similarity, on the CPU.
         row: (n,) rows that the values belong to, ascending.
-        values: (n,) nearness, nearest first within each row.
+        values: (n,) similarity, nearest first within each row.
 
     Returns:
         Two (n,) arrays as in `count_nearer`.
@@ -68,9 +68,9 @@ def count_nearer_by_rows(block: Tensor, row: np.ndarray, values: np.ndarray) -> 
     """
     more, reach = np.empty((2, len(values)), np.int64)
     bounds = np.searchsorted(row, np.arange(len(block) + 1)).tolist()
-    for nearness, start, stop in zip(block.numpy(), bounds, bounds[1:], strict=False):
+    for similarity, start, stop in zip(block.numpy(), bounds, bounds[1:], strict=False):
         if start < stop:
-            more[start:stop], reach[start:stop] = count_nearer(nearness, values[start:stop])
+            more[start:stop], reach[start:stop] = count_nearer(similarity, values[start:stop])
     return more, reach
 
 
@@ -108,13 +108,13 @@ def rank_right_images(block: Tensor, row: np.ndarray, column: np.ndarray) -> tup
     """Rank the right images of some queries, each among all images that count for it.
 
     Args:
-        block: (c, G) nearness of the gallery to the queries, NaN for junk.
+        block: (c, G) similarity of the gallery to the queries, NaN for junk.
         row: (n,) for each right image its query's row in the block, ascending.
         column: (n,) and its gallery index, ascending for each query.
 
     Returns:
         (n,) ranks from 1, ascending for each query; and (c,) whether the query has a right image tied with a
-        wrong one. Images at the same nearness stand in gallery order.
+        wrong one. Images at the same similarity stand in gallery order.
 
     Example:
         >>> block = torch.tensor([[torch.nan, 0.5, 0.5, 0.2, 0.8]])  # the list is 4, then 1 and 2 tied, then 3

@@ -19,7 +19,7 @@ from reidlab.evaluation.tally import Settings, score
 __all__ = ["RULES", "Evaluation", "evaluate", "evaluate_distances", "matches_and_junk"]
 
 BUFFER_BYTES = 2**26
-"""Nearness of one chunk of queries to the whole gallery: 64 MB."""
+"""Similarity of one chunk of queries to the whole gallery: 64 MB."""
 
 
 def evaluate(
@@ -96,7 +96,7 @@ def evaluate(
     if labels.has_nobody:
         gallery = gallery[torch.from_numpy(labels.somebody).to(gallery.device)]
     refuse_own_features(query, gallery, labels, metric)
-    return score(_nearness(query, gallery, metric, chunk_size), labels, settings)
+    return score(_similarity(query, gallery, metric, chunk_size), labels, settings)
 
 
 def evaluate_distances(
@@ -151,7 +151,7 @@ def evaluate_distances(
     return score(_negated(distmat, labels), labels, settings)
 
 
-def _nearness(query: Tensor, gallery: Tensor, metric: str, chunk_size: int | None) -> Iterator[Tensor]:
+def _similarity(query: Tensor, gallery: Tensor, metric: str, chunk_size: int | None) -> Iterator[Tensor]:
     """Yield (rows, G) numbers that are larger the nearer an image is; each block overwrites the one before."""
     if metric == "cosine":
         query, gallery = l2_normalize(query), l2_normalize(gallery)

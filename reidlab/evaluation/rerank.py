@@ -242,7 +242,7 @@ def _nearest(task: _Task, whole: Tensor | None) -> tuple[np.ndarray, Tensor]:
     # where all items are one point, what is left of the distances is rounding
     if farthest.max() <= 16 * torch.finfo(farthest.dtype).eps * task.squares.max():
         raise ValueError(
-            f"all {total} features are the same, or differ by rounding only; they have no neighbours to tell apart. "
+            f"all {total} features are the same, or differ by rounding only; they have no neighbours to distinguish. "
             "Look at the network that made them"
         )
     return nearest, farthest

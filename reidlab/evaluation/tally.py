@@ -38,7 +38,7 @@ def score(blocks: Iterable[Tensor], labels: LabelSet, settings: Settings) -> Eva
     """Rank and score block by block.
 
     Args:
-        blocks: nearness (rows, G without identity -1) of the queries in their order, larger meaning nearer, free
+        blocks: similarity (rows, G without identity -1) of the queries in their order, larger meaning nearer, free
             of NaN; each block is done with before the next is asked for, and is written to.
         labels: checked.
         settings: checked.
@@ -72,7 +72,7 @@ class _Tally:
             self.sampler = GallerySampler(settings.rule, *gallery, settings.repeats, settings.seed)
 
     def add(self, block: Tensor, start: int) -> None:
-        """Take in the nearness (rows, G) of the queries from `start` on; overwrites junk in the block."""
+        """Take in the similarity (rows, G) of the queries from `start` on; overwrites junk in the block."""
         row, column, junk = self.labels.same_identity(start, start + len(block))
         if junk.any():
             at = (torch.from_numpy(index[junk]).to(block.device) for index in (row, column))
@@ -90,9 +90,9 @@ class _Tally:
     def _draw(self, block: Tensor, i: int, query: int, right: np.ndarray) -> None:
         """Rank one query's right image in each draw of the gallery."""
         drawn, own = self.sampler.draw(int(self.labels.query_camids[query]), right)  # (R, K)
-        nearness = look_up(block, np.full_like(drawn, i), drawn)
-        of_right, right_index = nearness[:, own, None], drawn[:, own, None]
-        before = (nearness > of_right) | ((nearness == of_right) & (drawn < right_index))
+        similarity = look_up(block, np.full_like(drawn, i), drawn)
+        of_right, right_index = similarity[:, own, None], drawn[:, own, None]
+        before = (similarity > of_right) | ((similarity == of_right) & (drawn < right_index))
         self.drawn.append((query, 1 + before.sum(1)))
         self.identities[query] = drawn.shape[1]
 

@@ -24,7 +24,7 @@ class Baseline(nn.Module):
     uses the latter with cosine distance.
 
     Args:
-        num_classes: identities to tell apart in training.
+        num_classes: identities to distinguish in training.
         backbone: "small" (128×64 images) or "resnet50" (256×128).
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         margin: of the triplet loss; None for the soft margin.

@@ -37,7 +37,7 @@ class MGN(PartNet):
     Search uses all eight shortened vectors: the wholes of the three branches, then the two stripes, then the three.
 
     Args:
-        num_classes: identities to tell apart in training.
+        num_classes: identities to distinguish in training.
         backbone: "resnet50" (384×128 images; branches part after the first block of the third stage) or "small"
             (192×64; they part before the last stage).
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.

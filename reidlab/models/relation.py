@@ -47,7 +47,7 @@ class RelationNet(PartNet):
     contrast. The classifiers' weights are stacked in `classify`, row by row in the order of `classified`.
 
     Args:
-        num_classes: identities to tell apart in training.
+        num_classes: identities to distinguish in training.
         backbone: "resnet50" (384×128 images) or "small" (192×64).
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         parts: numbers of stripes; each divides the rows of the map, which has a 16th of the image's.

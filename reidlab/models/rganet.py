@@ -63,7 +63,7 @@ class RGANet(Baseline):
     The triplet loss works on the pooled feature, the classifier on its batch-normalised copy, as in `Baseline`.
 
     Args:
-        num_classes: identities to tell apart in training.
+        num_classes: identities to distinguish in training.
         backbone: "resnet50" or "small".
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         margin: of the triplet loss; None for the soft margin.

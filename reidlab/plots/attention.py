@@ -78,7 +78,7 @@ def attention_costs(costs: Mapping[str, Mapping[str, float]]) -> tuple[Figure, s
         costs: for each module, numbers above 0 by the name of the quantity; the same quantities everywhere.
 
     Returns:
-        The figure and its description: the cheapest and the dearest module by each quantity.
+        The figure and its description: the cheapest and the most expensive module by each quantity.
 
     Raises:
         ValueError: no modules, other quantities for one of them, or a number that is not above 0.

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reidlab.plots.drawing import styled
 
-MEASURES = {  # colour, line style, bend of the arrow: told apart without colour, and never on top of each other
+MEASURES = {  # colour, line style, bend of the arrow: distinct without colour, and never on top of each other
     "cosine": ("#0072B2", "-", 0.25),
     "euclidean": ("#D55E00", "--", -0.25),
     "dot": ("#7A4B94", ":", 0.0),

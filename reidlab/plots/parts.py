@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from reidlab.plots.drawing import picture, styled
 
 HATCHES = ("", "//", "..", "xx")
-"""Of bars beside each other, so that they are told apart without colour."""
+"""Of bars beside each other, so that they are distinct without colour."""
 READINGS = (("mean (GAP)", "s", "#0072B2"), ("largest (GMP)", "^", "#D55E00"))
 READINGS += (("released contrast", "D", "#009E73"), ("paper contrast", "v", "#CC79A7"))
 """Name, marker and colour of what is made of the values of all parts."""

@@ -106,7 +106,7 @@ def precision_recall(lists: Mapping[str, Sequence[int]], columns: int = 3) -> tu
 def rule_strips(
     images: Sequence[str], right: Sequence[bool], stays: Mapping[str, Sequence[float]]
 ) -> tuple[Figure, str]:
-    """Draw one ranked list under several rules, a row a rule: what counts, what is drawn by lot, what is removed.
+    """Draw one ranked list under several rules, a row a rule: what counts, what is sampled at random, what is removed.
 
     Args:
         images: a short text an image, nearest first; its first line is the name in the description.

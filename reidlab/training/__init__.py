@@ -1,4 +1,4 @@
-"""Training: one configuration, one loop, runs that can be gone on with, checkpoints of tensors and plain values."""
+"""Training: one configuration, one loop, runs that can be resumed, checkpoints of tensors and plain values."""
 
 from reidlab.training.checkpoint import load_checkpoint, save_checkpoint
 from reidlab.training.config import RANGES, TrainConfig, parse_settings

@@ -87,7 +87,7 @@ def train(
             `StreetAugmentation` at its usual strengths and `config.erasing`; refused with another augmentation.
         model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
             has wrapped, the network inside; set `compile` in the settings.
-        run: the folder that the run is written to, or gone on with from: nothing is written without.
+        run: the folder that the run is written to, or resumed from: nothing is written without.
         ranks: the processes that share each batch, inside `reidlab.ranks.joined`.
         cache: file to keep the images in, in place of memory; the next run finds them there.
 
@@ -96,7 +96,7 @@ def train(
 
     Raises:
         ValueError: fewer identities than P, or an `augment` that the settings leave no place for; settings or data
-            that differ from those of the run to go on with.
+            that differ from those of the resumed run.
         CollapseError: the features of all images have become one point, or scores stay at chance level.
         FloatingPointError: the loss became NaN or infinite; the message names iteration and term.
         KeyboardInterrupt: Ctrl-C, or SIGTERM; with `run`, after the iteration was finished and last.pt written.
@@ -259,7 +259,7 @@ class Training:
             self.report({**row, **circumstances})
 
     def _elapsed(self) -> float:
-        """Add the time since the last look at the clock to that of the run."""
+        """Add the time since the clock was last read to that of the run."""
         now = time.perf_counter()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         return self.seconds
@@ -287,7 +287,7 @@ class Training:
                 random = self.restore(state)
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 reason = " ".join(str(error).split())[:160]
-                raise DataError(f"{folder.last}: cannot be gone on with ({reason}); begin a new run") from None
+                raise DataError(f"{folder.last}: cannot be resumed ({reason}); begin a new run") from None
         found = self.ranks.gather_objects(self.iteration)
         if len(set(found)) > 1:
             raise ValueError(

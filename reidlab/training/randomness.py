@@ -1,4 +1,4 @@
-"""Global random generators: seeding them, and keeping their state for a run that is gone on with."""
+"""Global random generators: seeding them, and keeping their state for a run that is resumed."""
 
 from __future__ import annotations
 

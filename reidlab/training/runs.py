@@ -21,7 +21,7 @@ from reidlab.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
 CHANGEABLE = ("log_every", "save_every")
-"""Settings that may differ when a run is gone on with: they change nothing that is learned."""
+"""Settings that may differ when a run is resumed: they change nothing that is learned."""
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
@@ -47,15 +47,15 @@ class RunFolder:
     """`runs/NAME/`: config.json, metrics.jsonl, TensorBoard's events, last.pt, best.pt.
 
     Args:
-        path: the folder; made if it is missing. Of several processes, all must see it to go on with a run.
-        resume: go on with the run in it; False begins a new one, and refuses a folder that holds one.
+        path: the folder; made if it is missing. Of several processes, all must see it to resume a run.
+        resume: resume the run in it; False begins a new one, and refuses a folder that holds one.
         preset: name of the settings that the run began from, for the record.
         writes: False for all but one of several processes: they read, and write nothing.
 
     Raises:
         FileExistsError: the folder holds a run, and `resume` is False; from `begin` also if another process trains
             into the folder.
-        FileNotFoundError: `resume`, and there is nothing to go on with.
+        FileNotFoundError: `resume`, and there is no run to resume.
         OSError: the folder cannot be made or written.
 
     Example:
@@ -79,7 +79,7 @@ class RunFolder:
         self._unwritten: list[str] = []
         self._held = contextlib.ExitStack()
         if resume and not self.config.exists():
-            raise FileNotFoundError(f"{self.path}: holds no run to go on with; leave out resume to begin one")
+            raise FileNotFoundError(f"{self.path}: holds no run to resume; leave out resume to begin one")
         self._refuse_begun()
         if writes:
             check_writable(self.config)
@@ -88,11 +88,11 @@ class RunFolder:
         begun = [file.name for file in (self.config, self.metrics, self.last, self.best) if file.exists()]
         if begun and not self.resume and self.writes:
             raise FileExistsError(
-                f"{self.path}: holds a run already ({', '.join(begun)}); go on with it (resume), or choose another name"
+                f"{self.path}: holds a run already ({', '.join(begun)}); resume it, or choose another name"
             )
 
     def begin(self, config: TrainConfig, data: Splits, facts: dict[str, Any]) -> None:
-        """Write config.json, or check that a run to go on with had the same settings and data.
+        """Write config.json, or check that a resumed run had the same settings and data.
 
         Of the processes that write, one at a time can be between `begin` and `close`.
 
@@ -142,7 +142,7 @@ class RunFolder:
         if there.get("ranks") != own["ranks"]:
             raise ValueError(
                 f"{self.path}: was begun by {there.get('ranks')} processes, got {own['ranks']}; start as many, so that "
-                "it goes on with the same numbers"
+                "it ends in the same numbers"
             )
 
     def add(self, row: dict[str, Any]) -> None:
@@ -224,13 +224,13 @@ class RunFolder:
         """Return what the run needs to go on, from last.pt; None if it was stopped before it wrote one.
 
         Raises:
-            DataError: a last.pt that is damaged, or that cannot be gone on with.
+            DataError: a last.pt that is damaged, or that cannot be resumed.
         """
         if not self.last.exists():
             return None
         content = read_checkpoint(self.last)
         if "progress" not in content:
-            raise DataError(f"{self.last}: holds a model, and nothing to go on with; begin a new run")
+            raise DataError(f"{self.last}: holds a model, and no run to resume; begin a new run")
         config, data = (plain(name, content.get(name, {})) for name in ("config", "data"))
         strange = _different(config, self._own["config"])
         strange += [name for name in ("dataset", "box", "protocol") if data.get(name) != self._own["data"][name]]

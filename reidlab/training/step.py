@@ -23,9 +23,9 @@ Forward = Callable[..., dict[str, Tensor]]
 class Step:
     """Changes the weights by one batch.
 
-    Whole and in one process, a batch goes through the network once. Otherwise the loss is cut off from the network:
+    Whole and in one process, a batch goes through the network once. Otherwise the loss is detached from the network:
     features and class scores of all parts and all processes are put together, the loss and its gradient by them are
-    computed once for the whole batch, and each part is then led backward with its own share of that gradient. So
+    computed once for the whole batch, and each part is then backpropagated with its own share of that gradient. So
     triplets are mined among all images of the batch, whatever the memory of one card, and the gradient is that of
     the whole loss; only batch norm sees its part of the batch alone.
 
@@ -85,7 +85,7 @@ class Step:
         check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
         terms = self.model.loss(outputs, labels, chance)
         total = torch.stack(list(terms.values())).sum()
-        if not torch.isfinite(total.detach()):  # one look for all: each look waits for the GPU
+        if not torch.isfinite(total.detach()):  # one check for all: each waits for the GPU
             check_finite(terms, iteration)
         self.scaler.scale(total).backward()
         return terms
@@ -145,6 +145,6 @@ def check_finite(values: dict[str, Tensor], iteration: int) -> None:
     for name, value in values.items():
         if not torch.isfinite(value.detach()).all():
             raise FloatingPointError(
-                f"iteration {iteration}: NaN or infinity in {name}, or numbers too large to go on with; "
+                f"iteration {iteration}: NaN or infinity in {name}, or numbers too large to continue; "
                 "lower learning_rate or lengthen the warm-up"
             )
