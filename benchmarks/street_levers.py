@@ -114,12 +114,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 INTRODUCTION = f"""# Levers of the shipped weights
 
-Each row: the recipe changed in one way, trained for the iterations given on the same {PEOPLE} drawn strangers, one
-seed, one thread. Rank-1 / mAP in percent, cosine distance, market rule, AP by the step formula, flip augmentation
-at test time. Held out: 120 strangers at three sites of their own, first shot of each camera against all other shots. Real:
-the sample of PKU-Reid (37 people, 592 images), all images of one camera against all of the other. What another seed
-changes can be read off `base` and `base-seed1`. Made by `python benchmarks/street_levers.py`; hardware, versions and
-dates are in `street_levers.json`.
+Each row: the recipe changed in one way, trained for the iterations given on the same {PEOPLE} drawn strangers,
+one seed, one thread. Rank-1 / mAP in percent, cosine distance, market rule, AP by the step formula, flip
+augmentation at test time. Held out: 120 strangers at three sites of their own, first shot of each camera
+against all other shots. Real: the sample of PKU-Reid (37 people, 592 images), all images of one camera against
+all of the other. What another seed changes can be read off `base` and `base-seed1`. Made by `python
+benchmarks/street_levers.py`; hardware, versions and dates are in `street_levers.json`.
 
 The shipped weights were trained 7.5 times as long on twice as many people; their scores on the same images are in their
 card. At 800 batches a network is far from trained, and what makes the task harder (erasing, blur, more people) costs
