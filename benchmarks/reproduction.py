@@ -104,7 +104,7 @@ REPORTED: dict[str, dict[str, Any]] = {
             "protocol": "new (recalled)",
             "rule": "not known: the released evaluator takes one random image of each person for the rank-1 of any "
             "CUHK03, and the market rule for the mAP",
-            "metric": "squared Euclidean at length 1, which ranks as cosine",
+            "metric": "squared Euclidean with unit norm, which ranks as cosine",
             "ap_formula": "scikit-learn's, version not said",
         },
         "claims": [

@@ -42,7 +42,7 @@ SIZES = {  # queries, gallery images, people, cameras
 
 
 def people(size: str) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Features of queries and gallery, of length 1, and labels: dimensions matter less and less, as in trained ones."""
+    """Unit-norm features of queries and gallery, and labels: dimensions matter less and less, as in trained ones."""
     num_queries, num_gallery, identities, cameras = SIZES[size]
     generator = torch.Generator().manual_seed(0)
     strength = (1 + torch.arange(256) / 8) ** -0.5

@@ -64,8 +64,8 @@ def whole_numbers(name: str, values: Any) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def pid_tensor(pids: Any, features: Tensor) -> Tensor:
-    """Return the identities (B,) of a batch, on the device of its features (B, D).
+def pid_tensor(pids: Any, features: Tensor | None = None) -> Tensor:
+    """Return the identities (B,) of a batch, on the device of its features (B, D) if there are any.
 
     Raises:
         ValueError: what `whole_numbers` refuses, or another number of identities than of features.
@@ -77,6 +77,8 @@ def pid_tensor(pids: Any, features: Tensor) -> Tensor:
     whole = isinstance(pids, Tensor) and not pids.is_floating_point() and not pids.is_complex()
     if not whole or pids.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):
         pids = torch.from_numpy(whole_numbers("pids", pids))
+    if features is None:
+        return pids
     if pids.shape != features.shape[:1]:
         raise ValueError(f"got {tuple(pids.shape)} pids for features {tuple(features.shape)}, expected one pid a row")
     return pids.to(features.device)

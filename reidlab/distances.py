@@ -13,10 +13,10 @@ SMALLEST_SQUARE = 1e-12
 """Squared distances up to this count as 0 before the root, whose slope at zero is infinite."""
 
 RANGES = {"cosine": (0.0, 2.0), "euclidean": (0.0, 2.0), "squared": (0.0, 4.0)}
-"""The least and the largest distance of two features of length 1, by metric."""
+"""The least and the largest distance of two features of unit norm, by metric."""
 
 RANGE_TOLERANCE = 1e-3
-"""How far rounding may take a distance out of its range, as a share of the largest one: features of length 1
+"""How far rounding may take a distance out of its range, as a share of the largest one: features of unit norm
 rounded to float16 can need all of it."""
 
 
@@ -113,7 +113,7 @@ def l2_normalize(features: Tensor) -> Tensor:
         features: (N, D), any finite numbers; half precision is computed in float32.
 
     Returns:
-        (N, D), float32 or float64, rows of length 1.
+        (N, D), float32 or float64, rows of unit norm.
 
     Raises:
         ValueError: a row is zero (it has no direction), or holds NaN or infinity.
@@ -179,7 +179,7 @@ def squared_euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
         y: (G, D) features; None for the rows of `x` among themselves, with a diagonal of exactly 0.
 
     Returns:
-        (Q, G) squares, never negative; in [0, 4] for features of length 1, where they are 2 - 2 cos.
+        (Q, G) squares, never negative; in [0, 4] for features of unit norm, where they are 2 - 2 cos.
 
     Raises:
         ValueError: different D, NaN or infinity, or numbers too large to be squared.
@@ -212,7 +212,7 @@ def euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
         y: (G, D) features; None for the rows of `x` among themselves, with a diagonal of exactly 0.
 
     Returns:
-        (Q, G) distances ≥ 0; in [0, 2] for features of length 1.
+        (Q, G) distances ≥ 0; in [0, 2] for features of unit norm.
 
     Raises:
         ValueError: different D, NaN or infinity, or numbers too large to be squared.
@@ -265,12 +265,12 @@ def check_range(distmat: Tensor, metric: str, unit_norm: bool = True) -> Tensor:
     Args:
         distmat: distances, of any shape, mostly (Q, G).
         metric: "cosine", "euclidean" or "squared"; the ranges are [0, 2], [0, 2] and [0, 4].
-        unit_norm: whether the features have length 1; if not, "euclidean" and "squared" end at infinity.
+        unit_norm: whether the features have unit norm; if not, "euclidean" and "squared" end at infinity.
             The cosine does not depend on lengths.
 
     Returns:
         `distmat` unchanged, so that the check can stand around an expression. Rounding may leave the range by
-        a thousandth of its width for features of length 1, as features rounded to float16 do.
+        a thousandth of its width for features of unit norm, as features rounded to float16 do.
 
     Raises:
         ValueError: an unknown metric, or an entry that is outside, NaN or infinite.
@@ -307,7 +307,7 @@ def check_range(distmat: Tensor, metric: str, unit_norm: bool = True) -> Tensor:
 
 
 def check_unit_norm(features: Tensor, tolerance: float = 1e-3) -> Tensor:
-    """Refuse features whose rows do not have length 1.
+    """Refuse features whose rows do not have unit norm.
 
     Args:
         features: (N, D).

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
 from reidlab.data.names import name_of_cell, parse_image_name
@@ -58,6 +59,14 @@ def write_protocol(root: Path, box: str, **changes: list) -> Path:
 def write_mat(path: Path) -> Path:
     images = ((box, *cell, picture(box, *cell)) for box in ("labeled", "detected") for cell in cells(box))
     return write_cuhk03_mat(path, SIZES, images, TESTSETS)
+
+
+def write_images(root: Path, names: list[str]) -> Path:
+    """Write small images under these names, each of another colour."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 16), (number, 0, 0)).save(root / name)
+    return root
 
 
 def make_root(root: Path) -> Path:

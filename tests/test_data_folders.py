@@ -4,6 +4,7 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pytest
+from data_files import write_images
 from PIL import Image
 
 from reidlab.data import FolderDataset, Market1501
@@ -20,13 +21,6 @@ MARKET = [
 ]
 
 
-def _write(root: Path, names: list[str]) -> Path:
-    for number, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 16), (number, 0, 0)).save(root / name)
-    return root
-
-
 def _images(records) -> list[str]:
     return [record.image for record in records]
 
@@ -35,7 +29,7 @@ def _images(records) -> list[str]:
 
 
 def test_market1501(tmp_path: Path) -> None:
-    data = Market1501(_write(tmp_path, MARKET))
+    data = Market1501(write_images(tmp_path, MARKET))
     assert _images(data.train) == MARKET[:2]
     assert _images(data.query) == MARKET[2:4]
     assert _images(data.gallery) == MARKET[5:]  # -1 is junk, 0 a distractor
@@ -48,7 +42,7 @@ def test_market1501(tmp_path: Path) -> None:
 
 
 def test_market1501_from_the_folder_above_and_after_a_move(tmp_path: Path) -> None:
-    _write(tmp_path / "a" / "Market-1501-v15.09.15", MARKET)
+    write_images(tmp_path / "a" / "Market-1501-v15.09.15", MARKET)
     before = Market1501(tmp_path / "a")
     (tmp_path / "a").rename(tmp_path / "b")
     assert Market1501(tmp_path / "b").gallery == before.gallery
@@ -56,13 +50,13 @@ def test_market1501_from_the_folder_above_and_after_a_move(tmp_path: Path) -> No
 
 
 def test_market1501_without_training_images(tmp_path: Path) -> None:
-    data = Market1501(_write(tmp_path, MARKET[2:]))
+    data = Market1501(write_images(tmp_path, MARKET[2:]))
     assert data.train == []
     assert len(data.query) == 2
 
 
 def test_files_of_the_system_are_passed_over(tmp_path: Path) -> None:
-    _write(tmp_path, MARKET)
+    write_images(tmp_path, MARKET)
     for name in ("Thumbs.db", ".DS_Store", "._0001_c1s1_001051_00.jpg", "desktop.ini"):
         (tmp_path / "query" / name).write_text("")
     assert len(Market1501(tmp_path).query) == 2
@@ -72,7 +66,7 @@ def test_files_of_the_system_are_passed_over(tmp_path: Path) -> None:
     "name", ["0001_1_1.jpg", "readme.txt", "0001_c1s1_001051_00.gif", "-2_c1s1_1_0.jpg", "a_c1s1_1_0.jpg"]
 )
 def test_a_name_that_does_not_parse(tmp_path: Path, name: str) -> None:
-    _write(tmp_path, MARKET)
+    write_images(tmp_path, MARKET)
     (tmp_path / "query" / name).write_text("")
     with pytest.raises(
         DataError, match=r"1 names do not parse: .*; expected .* 0001_c1s1_000001_00\.jpg; rename"
@@ -87,7 +81,7 @@ def test_market1501_folders_are_missing_or_empty(tmp_path: Path) -> None:
         Market1501(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         Market1501(tmp_path / "nowhere")
-    _write(tmp_path, MARKET[2:])
+    write_images(tmp_path, MARKET[2:])
     (tmp_path / "bounding_box_train").mkdir()
     with pytest.raises(DataError, match="bounding_box_train: holds no images of people"):
         Market1501(tmp_path)
@@ -106,10 +100,10 @@ def test_the_real_sample(real_data: Path) -> None:
 
 
 def test_queries_by_rule(tmp_path: Path) -> None:
-    _write(tmp_path, ["7/1_a.png", "7/1_b.png", "7/2_a.png", "7/2_b.png"])  # both cameras can spare one
-    _write(tmp_path, ["8/c1_a.png", "8/c3_a.png", "8/c3_b.png"])  # only camera 3 can
-    _write(tmp_path, ["9/cam1_a.png", "9/cam2_a.png"])  # none can: the first camera's
-    _write(tmp_path, ["10/1_a.png", "10/1_b.png"])  # one camera: a distractor
+    write_images(tmp_path, ["7/1_a.png", "7/1_b.png", "7/2_a.png", "7/2_b.png"])  # both cameras can spare one
+    write_images(tmp_path, ["8/c1_a.png", "8/c3_a.png", "8/c3_b.png"])  # only camera 3 can
+    write_images(tmp_path, ["9/cam1_a.png", "9/cam2_a.png"])  # none can: the first camera's
+    write_images(tmp_path, ["10/1_a.png", "10/1_b.png"])  # one camera: a distractor
     data = FolderDataset(tmp_path)
     assert _images(data.query) == ["7/1_a.png", "7/2_a.png", "8/c3_a.png", "9/cam1_a.png"]
     rest = ["7/1_b.png", "7/2_b.png", "8/c1_a.png", "8/c3_b.png", "9/cam2_a.png", "10/1_a.png", "10/1_b.png"]
@@ -121,14 +115,16 @@ def test_queries_by_rule(tmp_path: Path) -> None:
 
 def test_a_flat_folder_in_markets_naming(tmp_path: Path) -> None:
     data = FolderDataset(
-        _write(tmp_path, ["0007_c1s1_000001_00.jpg", "0007_c2s1_000031_00.jpg", "-1_c1s1_000001_00.jpg"])
+        write_images(tmp_path, ["0007_c1s1_000001_00.jpg", "0007_c2s1_000031_00.jpg", "-1_c1s1_000001_00.jpg"])
     )
     assert [(r.pid, r.camid) for r in (*data.query, *data.gallery)] == [(7, 1), (7, 2)]
     assert data.junk == 1
 
 
 def test_folders_of_parts(tmp_path: Path) -> None:
-    _write(tmp_path, ["train/1/1_a.png", "query/2/1_a.png", "gallery/0002_c2s1_000001_00.jpg", "gallery/-1/2_a.png"])
+    write_images(
+        tmp_path, ["train/1/1_a.png", "query/2/1_a.png", "gallery/0002_c2s1_000001_00.jpg", "gallery/-1/2_a.png"]
+    )
     data = FolderDataset(tmp_path)
     assert _images(data.train) == ["train/1/1_a.png"]
     assert _images(data.query) == ["query/2/1_a.png"]
@@ -140,7 +136,7 @@ def test_folders_of_parts(tmp_path: Path) -> None:
 
 
 def test_lists_from_windows(tmp_path: Path) -> None:
-    _write(tmp_path, ["7/1_a.png", "7/2_a.png", "8/1_a.png"])
+    write_images(tmp_path, ["7/1_a.png", "7/2_a.png", "8/1_a.png"])
     data = FolderDataset(tmp_path, query=["7\\1_a.png"], gallery=[PureWindowsPath("7/2_a.png")], train=["8/1_a.png"])
     assert (_images(data.train), _images(data.query), _images(data.gallery)) == (
         ["8/1_a.png"],
@@ -164,7 +160,7 @@ def test_lists_from_windows(tmp_path: Path) -> None:
     ],
 )
 def test_lists_with_faults(tmp_path: Path, names: list[str], message: str) -> None:
-    _write(tmp_path, ["7/1_a.png", "7/2_a.png"])
+    write_images(tmp_path, ["7/1_a.png", "7/2_a.png"])
     with pytest.raises(DataError, match=message):
         FolderDataset(tmp_path, query=["7/1_a.png"], gallery=names)
 
@@ -184,7 +180,7 @@ def test_one_list_alone(tmp_path: Path) -> None:
     ],
 )
 def test_a_name_that_tells_nothing(tmp_path: Path, name: str, message: str) -> None:
-    _write(tmp_path, ["7/1_a.png", "7/2_a.png"])
+    write_images(tmp_path, ["7/1_a.png", "7/2_a.png"])
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("")
     with pytest.raises(DataError, match=message):
@@ -192,6 +188,6 @@ def test_a_name_that_tells_nothing(tmp_path: Path, name: str, message: str) -> N
 
 
 def test_one_camera_is_not_enough(tmp_path: Path) -> None:
-    _write(tmp_path, ["7/1_a.png", "7/1_b.png", "8/1_a.png"])
+    write_images(tmp_path, ["7/1_a.png", "7/1_b.png", "8/1_a.png"])
     with pytest.raises(DataError, match=r"nobody was seen by two cameras \(2 people, 1 cameras\)"):
         FolderDataset(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import write_images
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -32,13 +33,6 @@ LAYOUTS = {
     "cuhk03-np": (lambda root: CUHK03(root, box="labeled"), NP, "labeled/query"),
 }
 layouts = pytest.mark.parametrize(("opener", "names", "inside"), LAYOUTS.values(), ids=LAYOUTS)
-
-
-def write(root: Path, names: list[str]) -> Path:
-    for number, name in enumerate(names):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 16), (number, 0, 0)).save(root / name)
-    return root
 
 
 def everything(data) -> list[Record]:
@@ -84,17 +78,17 @@ def test_a_turned_picture_is_read_upright(tmp_path, suffix):
 
 @layouts
 def test_a_folder_inside_is_named(tmp_path, opener, names, inside):
-    write(tmp_path, [*names, f"{inside}/night/{Path(names[-1]).name}"])
+    write_images(tmp_path, [*names, f"{inside}/night/{Path(names[-1]).name}"])
     with pytest.raises(DataError, match="holds 1 folders: night; images in them would not be read"):
         opener(tmp_path)
 
 
 @layouts
 def test_known_system_files_alone_are_passed_over(tmp_path, opener, names, inside):
-    write(tmp_path, names)
+    write_images(tmp_path, names)
     for name in ("Thumbs.db", "._0001_c1s1.jpg", ".DS_Store", "desktop.ini", ".gitkeep"):
         (tmp_path / inside / name).write_text("")
-    write(tmp_path / inside, [".ipynb_checkpoints/1_a-checkpoint.png", "__MACOSX/1_a.png"])
+    write_images(tmp_path / inside, [".ipynb_checkpoints/1_a-checkpoint.png", "__MACOSX/1_a.png"])
     assert len(everything(opener(tmp_path))) == len(names)
     (tmp_path / inside / ".1_c.png").write_text("")  # hidden, but no known one
     with pytest.raises(DataError, match=r"\.1_c\.png"):
@@ -103,7 +97,7 @@ def test_known_system_files_alone_are_passed_over(tmp_path, opener, names, insid
 
 @layouts
 def test_linked_pictures_and_folders_are_read(tmp_path, opener, names, inside):
-    store = write(tmp_path / "store", names)
+    store = write_images(tmp_path / "store", names)
     for name in names:
         (tmp_path / "a" / name).parent.mkdir(parents=True, exist_ok=True)
         link = tmp_path / "a" / name
@@ -122,7 +116,7 @@ def test_linked_pictures_and_folders_are_read(tmp_path, opener, names, inside):
 
 
 def test_the_box_type_is_that_of_the_name_that_was_given(tmp_path):
-    write(tmp_path / "store", NP)
+    write_images(tmp_path / "store", NP)
     (tmp_path / "detected").symlink_to(tmp_path / "store" / "labeled")
     with pytest.raises(DataError, match="the folder's name says detected"):
         CUHK03(tmp_path / "detected", box="labeled")
@@ -130,7 +124,7 @@ def test_the_box_type_is_that_of_the_name_that_was_given(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "8/1_a.png"])
 def test_pictures_beside_query_and_gallery_are_named(tmp_path, name):
-    write(tmp_path, ["query/7/1_a.png", "gallery/7/2_a.png", "train_all/7/1_a.png", name])
+    write_images(tmp_path, ["query/7/1_a.png", "gallery/7/2_a.png", "train_all/7/1_a.png", name])
     with pytest.raises(DataError, match=f"{name.split('/')[0]} would not be read beside"):
         FolderDataset(tmp_path)
 
@@ -169,7 +163,7 @@ def test_the_camera_is_read_or_the_name_refused(tmp_path, pattern):
         for c in (1, 2)
         for part, k in (("query", 5), ("query", 6), ("gallery", 8), ("gallery", 9))
     }
-    write(tmp_path, list(shots))
+    write_images(tmp_path, list(shots))
     if pattern in READ:
         assert {r.image: (r.pid, r.camid) for r in everything(FolderDataset(tmp_path))} == shots
     else:
@@ -180,11 +174,11 @@ def test_the_camera_is_read_or_the_name_refused(tmp_path, pattern):
 @pytest.mark.parametrize("name", ["7/0008_c1s1_000001_00.png", "7/8_cam1.png", "7/-1_c1_a.png", "7/p8_cam1_a.png"])
 def test_a_name_that_contradicts_its_folder(tmp_path, name):
     with pytest.raises(DataError, match=f"{name}: the folder says identity 7, the name begins with "):
-        FolderDataset(write(tmp_path, [*FOLDER, name]))
+        FolderDataset(write_images(tmp_path, [*FOLDER, name]))
 
 
 def test_listed_names_are_one_name_however_they_are_written(tmp_path):
-    write(tmp_path, [*FOLDER, "7/2/1_a.png"])
+    write_images(tmp_path, [*FOLDER, "7/2/1_a.png"])
     with pytest.raises(DataError, match=r"7/1_a\.png is in query and in gallery"):
         FolderDataset(tmp_path, query=["7/1_a.png"], gallery=["./7//1_a.png", "7/2_a.png"])
     with pytest.raises(DataError, match=r"7/2/1_a\.png: the name does not tell"):  # person 7 or 2?
@@ -193,17 +187,17 @@ def test_listed_names_are_one_name_however_they_are_written(tmp_path):
 
 def test_two_folders_of_one_number(tmp_path):
     with pytest.raises(DataError, match="007/ and 7/ are one identity number"):
-        FolderDataset(write(tmp_path, ["7/1_a.png", "007/2_a.png"]))
+        FolderDataset(write_images(tmp_path, ["7/1_a.png", "007/2_a.png"]))
 
 
 def test_distractors_of_markets_names_are_never_searched_for(tmp_path):
     names = [f"{p}_c{c}s1_{k:06d}_00.png" for p in ("0000", "0001") for c, k in ((1, 1), (1, 2), (2, 3))]
-    data = FolderDataset(write(tmp_path / "flat", [*names, "-1_c1s1_000004_00.png"]))
+    data = FolderDataset(write_images(tmp_path / "flat", [*names, "-1_c1s1_000004_00.png"]))
     assert ({r.pid for r in data.query}, sum(r.pid == 0 for r in data.gallery), data.junk) == ({1}, 3, 1)
-    own = FolderDataset(write(tmp_path / "own", ["0/1_a.png", "0/1_b.png", "0/2_a.png"]))  # numbered from zero
+    own = FolderDataset(write_images(tmp_path / "own", ["0/1_a.png", "0/1_b.png", "0/2_a.png"]))  # numbered from zero
     assert [r.pid for r in own.query] == [0]
     for part in ("query", "bounding_box_train"):
-        root = write(tmp_path / part, [*MARKET, f"{part}/0000_c1s1_000009_00.png"])
+        root = write_images(tmp_path / part, [*MARKET, f"{part}/0000_c1s1_000009_00.png"])
         with pytest.raises(DataError, match=f"{part} holds 1 images of identity 0"):
             Market1501(root)
 
@@ -216,7 +210,7 @@ def test_the_same_people_in_training_and_test(tmp_path, layout):
     names = [f"labeled/{part}/{p:04d}_c{c}_{n}.png" for n, part in enumerate(parts) for p in (1, 2) for c in (1, 2)]
     opener = {"folder": FolderDataset, "market1501": Market1501, "cuhk03-np": LAYOUTS["cuhk03-np"][0]}[layout]
     with pytest.raises(DataError, match="2 identities are in training and in test: 1, 2"):
-        opener(write(tmp_path, names) / "labeled")
+        opener(write_images(tmp_path, names) / "labeled")
 
 
 # --- pictures that cannot be used --------------------------------------------------------------------------------
@@ -259,7 +253,7 @@ BAD = {
 @pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
 @pytest.mark.filterwarnings("ignore:Image size")
 def test_a_picture_that_cannot_be_used(tmp_path, content, message):
-    write(tmp_path, FOLDER)
+    write_images(tmp_path, FOLDER)
     (tmp_path / "7" / "1_b.png").write_bytes(content)
     with pytest.raises(DataError, match=rf"7/1_b\.png: .*{message}"):
         FolderSource(tmp_path).load("7/1_b.png")
@@ -269,7 +263,7 @@ def test_a_picture_that_cannot_be_used(tmp_path, content, message):
 
 
 def test_workers_and_this_process_end_an_evaluation_in_the_same_line(tmp_path):
-    write(tmp_path, FOLDER)
+    write_images(tmp_path, FOLDER)
     (tmp_path / "7" / "1_b.png").write_bytes(saved("RGBA", "PNG"))
     ends = [run("evaluate", tmp_path, "--format", "folder", "--device", "cpu", "--workers", n) for n in (0, 2)]
     assert [end.exit_code for end in ends] == [1, 1]
@@ -306,7 +300,7 @@ def test_a_message_of_a_worker_is_whole_whatever_is_in_it():
 @pytest.mark.parametrize("layout", ["folder", "parts", "market1501"])
 def test_check_knows_the_layout(tmp_path, layout):
     opener, names, inside = LAYOUTS[layout]
-    report = check(write(tmp_path, names))
+    report = check(write_images(tmp_path, names))
     assert report.ok and f"Loads: {opener.__name__}(root)" in str(report)
     (tmp_path / inside / "left.txt").write_text("")
     report = check(tmp_path)
@@ -316,7 +310,7 @@ def test_check_knows_the_layout(tmp_path, layout):
 
 
 def test_check_counts_a_picture_under_two_identities(tmp_path):
-    write(tmp_path, [*FOLDER, "8/1_a.png"])
+    write_images(tmp_path, [*FOLDER, "8/1_a.png"])
     (tmp_path / "8" / "1_a.png").write_bytes((tmp_path / "7" / "1_b.png").read_bytes())
     assert "1 of them are the same picture under another identity: 8/1_a.png = 7/1_b.png" in str(check(tmp_path))
 
@@ -325,7 +319,7 @@ def test_check_counts_a_picture_under_two_identities(tmp_path):
     ("layout", "part"), [("folder", "train/"), ("parts", "train/"), ("market1501", "bounding_box_train/")]
 )
 def test_nothing_to_train_on_is_said_before_anything_else(tmp_path, layout, part):
-    write(tmp_path, LAYOUTS[layout][1])
+    write_images(tmp_path, LAYOUTS[layout][1])
     kind = "folder" if layout == "parts" else layout
     for more in ([], ["--dry-run"]):
         end = run("train", tmp_path, "--format", kind, "--out", tmp_path / "run", *more)
@@ -337,7 +331,7 @@ def test_training_without_images_to_train_on(tmp_path):
     from reidlab.training import TrainConfig, train
 
     with pytest.raises(ValueError, match="is empty: nothing to train on"):
-        train(TrainConfig.preset("smoke"), Market1501(write(tmp_path, MARKET)))
+        train(TrainConfig.preset("smoke"), Market1501(write_images(tmp_path, MARKET)))
 
 
 def test_a_person_0_beside_distractors_is_refused(tmp_path):

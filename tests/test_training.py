@@ -310,7 +310,7 @@ def test_more_people_than_there_are_cannot_be_in_a_batch(colours):
 
 
 def test_a_network_for_other_people_is_refused(colours):
-    with pytest.raises(ValueError, match="the model tells 5 identities apart, the data has 6 to train on"):
+    with pytest.raises(ValueError, match="the model distinguishes 5 identities, the data has 6 to train on"):
         train(SMOKE, colours, model=Baseline(5))
 
 

@@ -171,7 +171,8 @@ def test_what_a_run_leaves_behind(begun, colours):
 
 
 def test_a_second_run_does_not_overwrite_a_first(begun):
-    with pytest.raises(FileExistsError, match=r"holds a run already \(config\.json, metrics\.jsonl, last\.pt\); go on"):
+    held = r"holds a run already \(config\.json, metrics\.jsonl, last\.pt\); resume it"
+    with pytest.raises(FileExistsError, match=held):
         RunFolder(begun)
     with pytest.raises(FileNotFoundError, match="holds no run to resume"):
         RunFolder(begun / "deeper", resume=True)

@@ -18,7 +18,7 @@ LABELS = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
 
 def gradients(model, images, **settings):
     """What one step leaves in `grad`, and the terms of its loss; the weights are moved by nothing."""
-    config = TrainConfig(**settings)
+    config = TrainConfig(**{"precision": "float32"} | settings)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     step = Step(model.train(), optimizer, config)
     terms, features, labels = step(images, LABELS, 1, torch.Generator())

@@ -342,19 +342,18 @@ def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Rec
     Raises:
         DataError: such are there; the message counts them.
     """
-    for name, records in zip(names[:2], parts[:2], strict=True):
-        nobody = [record.image for record in records if _is_distractor(record)]
-        if nobody:
+    distractors = [[record.image for record in part if _is_distractor(record)] for part in parts]
+    for name, found in zip(names[:2], distractors, strict=False):
+        if found:
             raise DataError(
-                f"{root}: {name} holds {len(nobody)} images of identity 0, which in such names is no person but "
-                f"Market-1501's distractors: {a_few(nobody)}; move them to {names[2]}, or number people from 1"
+                f"{root}: {name} holds {len(found)} images of identity 0, which in such names is no person but "
+                f"Market-1501's distractors: {a_few(found)}; move them to {names[2]}, or number people from 1"
             )
-    nobody = [record.image for part in parts for record in part if _is_distractor(record)]
     person = [r.image for part in parts for r in part if r.pid == 0 and not _is_distractor(r)]
-    if nobody and person:
+    if distractors[-1] and person:
         raise DataError(
-            f"{root}: identity 0 is a person ({person[0]}) and the distractors of Market-1501's names ({nobody[0]}): "
-            "searches for that person would count them as right; number people from 1"
+            f"{root}: identity 0 is a person ({person[0]}) and the distractors of Market-1501's names "
+            f"({distractors[-1][0]}): searches for that person would count them as right; number people from 1"
         )
     refuse_shared(root, *parts)
 

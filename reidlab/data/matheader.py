@@ -109,7 +109,7 @@ def _open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, shortened: libraries below tell long stories.
+    """Return the first line of an error's text, cut to a length: those of the libraries are long.
 
     Example:
         >>> first_line(OSError("broken\\nat line 3"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reidlab.distances import l2_normalize, near_one
+from reidlab.distances import l2_normalize
 from reidlab.evaluation.labels import LabelSet
 
 ONE, MOST = 0.002, 0.02
@@ -19,7 +19,8 @@ def refuse_own_features(query: Tensor, gallery: Tensor, labels: LabelSet, metric
     """Refuse queries that are in the gallery themselves, in whatever order and however they were embedded.
 
     Args:
-        query, gallery: (Q, D) and (G', D) features; the gallery without identity -1.
+        query, gallery: (Q, D) and (G', D) features, of `near_one` unless the metric is "cosine"; the gallery without
+            identity -1.
         labels: checked. Without same_camera="keep" there is nothing to refuse.
         metric: "cosine" compares directions.
 
@@ -33,7 +34,6 @@ def refuse_own_features(query: Tensor, gallery: Tensor, labels: LabelSet, metric
         return
     if metric == "cosine":
         query, gallery = l2_normalize(query), l2_normalize(gallery)
-    query, gallery = near_one(query, gallery)
     some, others = (places.to(query.device) for places in _sample(len(query), len(gallery)))
     usual = _median(torch.cdist(query[some], gallery[others], compute_mode=_EXACT), labels, 0, some, others)
     pairs = zip(row.split(_PAIRS), column.split(_PAIRS), strict=True)

@@ -34,7 +34,7 @@ def metric_loss(
     Args:
         name: one of `METRIC_LOSSES`: a mining of `triplet_loss`; "relative_distance" with one triplet an image
             from `generate_triplets`; or "pull_push" with target -1 and first images, "…_zero" with target 0,
-            "…_all" with all images. All but the triplet losses first bring features to length 1.
+            "…_all" with all images. All but the triplet losses first bring features to unit norm.
         features: (B, D).
         pids: (B,) identities.
         margin, metric: for the triplet losses; the others have none.

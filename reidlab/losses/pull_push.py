@@ -20,7 +20,7 @@ def pull_push_loss(features: Tensor, pids: Tensor, negative_target: float = -1.0
     at a right angle or beyond. On unit features 1 - ⟨f_i, f_j⟩ is the cosine distance: no new geometry.
 
     Args:
-        features: (B, D) of length 1.
+        features: (B, D) of unit norm.
         pids: (B,) identities; any mix.
         negative_target: -1 or 0.
         negatives: "first" compares only the first image, in batch order, of each identity with the first of
@@ -30,7 +30,7 @@ def pull_push_loss(features: Tensor, pids: Tensor, negative_target: float = -1.0
         pull + push, a scalar from -1 to 3. A part that has no pair is 0.
 
     Raises:
-        ValueError: features that are not of length 1, shapes that do not fit, another target or choice.
+        ValueError: features that are not of unit norm, shapes that do not fit, another target or choice.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [-1.0, 0.0]])

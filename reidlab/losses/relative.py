@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from reidlab.checks import feature_tensor, pid_tensor, whole_numbers
+from reidlab.checks import feature_tensor, pid_tensor
 from reidlab.distances import check_unit_norm
 
 
@@ -45,9 +45,7 @@ def generate_triplets(
     re-identification", 2015, triplet generation.
     Taught in: notebooks/03_triplet_losses.ipynb
     """
-    if not isinstance(pids, Tensor):
-        pids = torch.from_numpy(whole_numbers("pids", pids))
-    pids = pid_tensor(pids, pids)
+    pids = pid_tensor(pids)
     identities = pids.cpu().unique()
     wanted = len(identities) if num_identities is None else num_identities
     if not 2 <= wanted <= len(identities):
@@ -85,7 +83,7 @@ def relative_distance_loss(
     by 1; the best possible loss is C, not 0.
 
     Args:
-        features: (B, D) of length 1.
+        features: (B, D) of unit norm.
         triplets: (T, 3) indices of anchor, positive, negative.
         constant: C, where the hinge begins.
         reduction: "mean" over the triplets, or their "sum" as in the paper.
@@ -94,7 +92,7 @@ def relative_distance_loss(
         A scalar ≥ C for the mean, ≥ T·C for the sum.
 
     Raises:
-        ValueError: features that are not of length 1, triplets of another shape or out of range, another
+        ValueError: features that are not of unit norm, triplets of another shape or out of range, another
             reduction.
 
     Example:
@@ -163,7 +161,7 @@ def relative_distance_gradient(
         A `RelativeGradient`.
 
     Raises:
-        ValueError: another method, triplets that do not fit, features that are not of length 1.
+        ValueError: another method, triplets that do not fit, features that are not of unit norm.
 
     Example:
         >>> weight = torch.eye(2, requires_grad=True)

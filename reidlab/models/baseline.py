@@ -30,7 +30,7 @@ class Baseline(nn.Module):
         margin: of the triplet loss; None for the soft margin.
         label_smoothing: ε in [0, 1) of the cross-entropy.
         stripes: 0 for global average pooling; n for `StripePooling` over n stripes, 64 numbers each.
-        flip: search with the mean of the features, at length 1, of an image and of its mirror image; takes
+        flip: search with the mean of the features, with unit norm, of an image and of its mirror image; takes
             twice as long.
         metric_loss: by its name in `reidlab.losses.METRIC_LOSSES`; "none" for the classifier alone. Triplet losses
             work on the features before the neck. Losses on inner products work on the embedding after it: with

@@ -26,22 +26,22 @@ class MGN(PartNet):
 
     Each branch is a copy of the backbone's last stages and learns for itself. The first sees the whole person
     on a map of half the resolution, the second also two stripes, the third also three. All eight vectors are the
-    largest values of their place, each shortened by a layer of its own.
+    largest values of their place, each reduced by a layer of its own.
 
     What feeds which loss:
 
     - the three wholes as they are pooled (all channels of the backbone): cross-entropy;
-    - the three wholes, shortened: batch-hard triplet loss;
-    - the five stripes, shortened: cross-entropy.
+    - the three wholes, reduced: batch-hard triplet loss;
+    - the five stripes, reduced: cross-entropy.
 
-    Search uses all eight shortened vectors: the wholes of the three branches, then the two stripes, then the three.
+    Search uses all eight reduced vectors: the wholes of the three branches, then the two stripes, then the three.
 
     Args:
         num_classes: identities to distinguish in training.
         backbone: "resnet50" (384×128 images; branches part after the first block of the third stage) or "small"
             (192×64; they part before the last stage).
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
-        margin: of the triplet losses, which work on features as they are, not at length 1; None for the soft
+        margin: of the triplet losses, which work on features as they are, not with unit norm; None for the soft
             margin.
         label_smoothing: ε in [0, 1) of the cross-entropies.
         height, width: of the images, in pixels; None for the backbone's usual size.

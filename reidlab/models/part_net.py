@@ -35,10 +35,10 @@ class PartNet(nn.Module):
         return 1
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) of length 1 to search with.
+        """Return features (B, D) of unit norm to search with.
 
         If `flip`, the features of an image and of its mirror image are averaged as they are. The mean is then
-        scaled to length 1 as a whole, so that a part with large numbers counts more than one with small ones.
+        scaled to unit norm as a whole, so that a part with large numbers counts more than one with small ones.
 
         Args:
             images: (B, 3, height, width), normalised.

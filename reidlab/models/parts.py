@@ -141,7 +141,7 @@ class OneVsRest(nn.Module):
     """Describe each part together with what the rest of the person looks like.
 
     With p_i a part and r_i the mean of the other parts, q_i = p̄_i + relation([p̄_i, r̄_i]), where p̄ and r̄ are
-    shortened by a 1×1 convolution, batch norm and ReLU, and the relation is one more. Every part has weights
+    reduced by a 1×1 convolution, batch norm and ReLU, and the relation is one more. Every part has weights
     of its own. With one part there is no rest: r_1 is the zero vector.
 
     Args:

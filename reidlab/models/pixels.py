@@ -23,7 +23,7 @@ class RawPixels(nn.Module):
     height, width = 32, 16
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return (B, 1536): the pixels, less the mean of each image, at length 1."""
+        """Return (B, 1536): the pixels, less the mean of each image, with unit norm."""
         flat = images.flatten(1)  # (B, 3·32·16)
         return F.normalize(flat - flat.mean(dim=1, keepdim=True) + 1e-6)
 

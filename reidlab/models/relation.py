@@ -52,7 +52,7 @@ class RelationNet(PartNet):
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         parts: numbers of stripes; each divides the rows of the map, which has a 16th of the image's.
         out_channels: numbers of each feature.
-        margin: of the triplet losses, which work on features as they are, not at length 1; None for the soft
+        margin: of the triplet losses, which work on features as they are, not with unit norm; None for the soft
             margin.
         contrast: "released" or "paper", see `GlobalContrastivePooling`.
         pooling: "contrastive"; or, to see what it is good for, "average" or "max" of the whole map with one

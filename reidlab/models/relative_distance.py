@@ -74,7 +74,7 @@ class RelativeDistanceNet(nn.Module):
                 layer and the length are computed in the type of the weights.
 
         Returns:
-            `features` (B, D) of length 1. An image whose outputs are all 0 has no direction: its feature stays
+            `features` (B, D) of unit norm. An image whose outputs are all 0 has no direction: its feature stays
             zero, and the loss and the cosine distance refuse it by its row.
         """
         if images.shape[1:] != (3, self.height, self.width):
@@ -108,7 +108,7 @@ class RelativeDistanceNet(nn.Module):
         return 1
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) of length 1 to search with; the same in training and in evaluation mode.
+        """Return features (B, D) of unit norm to search with; the same in training and in evaluation mode.
 
         Args:
             images: (B, 3, height, width), normalised.

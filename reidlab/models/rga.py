@@ -29,14 +29,14 @@ class Attended(NamedTuple):
 class RelationAttention(nn.Module):
     """One half of a relation-aware attention: a gate for each node, from its relations to all nodes.
 
-    Three 1×1 convolutions, written as one, shorten a node's features to θ, φ and g. The relation of node i to node
+    Three 1×1 convolutions, written as one, reduce a node's features to θ, φ and g. The relation of node i to node
     j is θ_i · φ_j. For node i, all its relations, in both directions, pass through a convolution; with the mean of
     g, they give one number.
 
     Args:
         nodes: how many there are, M.
         features: numbers that describe a node, F.
-        reduction: the convolutions shorten F, M and what follows by this factor, to no less than 1.
+        reduction: the convolutions reduce F, M and what follows by this factor, to no less than 1.
         method: "explicit" forms the M × M matrix of relations; "factored" gives the same numbers without it.
         start: gates of a new module. "random" as in the published code: torch's initial weights make them differ from
             node to node by chance. "half" sets the scale of the last batch norm to 0, so that all gates are 0.5 until

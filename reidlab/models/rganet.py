@@ -68,7 +68,7 @@ class RGANet(Baseline):
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         margin: of the triplet loss; None for the soft margin.
         label_smoothing: ε in [0, 1) of the cross-entropy.
-        flip: search with the mean of the features, at length 1, of an image and of its mirror image.
+        flip: search with the mean of the features, with unit norm, of an image and of its mirror image.
         spatial, channel: which halves the modules have; with neither there is no module at all.
         stages: numbers of the stages that a module follows, from 1 on; None for all.
         reduction: see `RelationAttention`.

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reidlab.errors import DataError
-from reidlab.files import atomic_path
+from reidlab.files import atomic_path, parse_json
 from reidlab.models.baseline import Baseline
 from reidlab.models.tensors import BATCH_COUNTER, refuse_lost, state_differences
 
@@ -100,11 +100,11 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         got = marks.get("format", "no mark")
         raise DataError(f"{path}: got {got!r}, expected a file marked {WEIGHTS_FORMAT!r}, as save_weights writes it")
     try:
-        arguments = json.loads(marks["model"])
+        arguments = parse_json(marks["model"], "model")
         if unknown := sorted(arguments.keys() - (inspect.signature(Baseline).parameters.keys() - {"weights"})):
             raise ValueError(f"unknown argument {unknown[0]}")
         model = Baseline(**arguments | {"num_classes": num_classes})
-        model.recipe = dict(json.loads(marks["recipe"]))
+        model.recipe = dict(parse_json(marks["recipe"], "recipe"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{path}: names no model that this version of reidlab has ({' '.join(str(error).split())[:200]}); "
@@ -129,7 +129,7 @@ def _with_digest(content: bytes) -> bytes:
 
 def _parts(content: bytes) -> tuple[dict[str, Any], bytes]:
     end = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(content[8:end]), content[end:]
+    return parse_json(content[8:end], "the head"), content[end:]
 
 
 def _digest(head: dict[str, Any], tensors: bytes) -> str:

@@ -103,7 +103,7 @@ class Streets:
 
     @property
     def key(self) -> str:
-        """What tells two sets apart on disk: a hash of the parameters and of the code that draws them."""
+        """What distinguishes two sets on disk: a hash of the parameters and of the code that draws them."""
         digest = hashlib.sha256(f"{self!r}".encode())
         for source in sorted(Path(__file__).parent.glob("*.py")):
             digest.update(source.read_bytes().replace(b"\r\n", b"\n"))

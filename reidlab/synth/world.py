@@ -169,7 +169,7 @@ class World:
 
     @cached_property
     def key(self) -> str:
-        """What tells two worlds apart on disk: a hash of the parameters and of the code that draws them."""
+        """What distinguishes two worlds on disk: a hash of the parameters and of the code that draws them."""
         digest = hashlib.sha256(f"{self!r}".encode())
         here = Path(__file__).parent
         formats = (

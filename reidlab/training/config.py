@@ -146,7 +146,7 @@ class TrainConfig:
             Batch norm then sees one chunk.
         average: decay, in [0, 1), of a moving average of the weights; above 0, the average is what
             training returns.
-        clip: largest norm of the gradient; a longer one is shortened to it. 0 leaves gradients alone.
+        clip: largest norm of the gradient; a larger one is scaled down to it. 0 leaves gradients alone.
         seed: of weights, batches and augmentation.
         log_every: iterations between two rows of the history.
         evaluate_every: iterations between two evaluations on training identities; 0 for none. There is one before

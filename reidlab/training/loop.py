@@ -145,13 +145,10 @@ class Training:
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
         self.records, watched = hold_out(data, config)
         labels = class_labels(self.records)
-        while model is not None and isinstance(
-            inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module
-        ):
-            model = inner  # torch.compile's and DataParallel's wrappers: `config.compile` compiles the forward pass
+        model = _unwrapped(model)
         if model is not None and model.arguments.get("num_classes", len(labels)) != len(labels):
             raise ValueError(
-                f"the model tells {model.arguments['num_classes']} identities apart, the data has {len(labels)} to "
+                f"the model distinguishes {model.arguments['num_classes']} identities, the data has {len(labels)} to "
                 "train on: make a new network, and copy the weights of its backbone"
             )
         if model is None:  # last.pt fills the network of a run that goes on: nothing is fetched for it
@@ -354,6 +351,13 @@ def new_model(config: TrainConfig, num_classes: int) -> Model:
         kind = settings.pop("attention")
         settings |= {half: kind in (half, "both") for half in ("spatial", "channel")}
     return MODELS[config.model](num_classes, **settings)
+
+
+def _unwrapped(model: Model | None) -> Model | None:
+    """The network inside what torch.compile and DataParallel make; `config.compile` compiles the forward pass."""
+    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
+        model = inner
+    return model
 
 
 def _placed(model: Model, config: TrainConfig, device: str, ranks: Ranks) -> Model:

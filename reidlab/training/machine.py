@@ -15,6 +15,7 @@ from torch import nn
 
 from reidlab.files import read_json
 from reidlab.models.backbones import ResidualBlock
+from reidlab.training.step import PRECISIONS
 
 if TYPE_CHECKING:
     from reidlab.ranks import Ranks
@@ -77,10 +78,10 @@ def settle_precision(
     if run is not None and run.resume:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # `RunFolder.begin` refuses such a file
             chosen = read_json(run.config)["config"]["precision"]
-    if chosen not in ("float32", "bfloat16", "float16"):
+    if chosen not in PRECISIONS:
         chosen = os.environ.get(PRECISION_VARIABLE) or quickest_precision(device)
-        if chosen not in ("float32", "bfloat16", "float16"):
-            raise ValueError(f"{PRECISION_VARIABLE}={chosen}: expected float32, bfloat16 or float16")
+        if chosen not in PRECISIONS:
+            raise ValueError(f"{PRECISION_VARIABLE}={chosen}: expected one of {', '.join(PRECISIONS)}")
         chosen = ranks.gather_objects(chosen)[0] if ranks else chosen
     return dataclasses.replace(config, precision=chosen)
 

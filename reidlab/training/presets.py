@@ -207,7 +207,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "centres, is left out, as in its configs/softmax_triplet.yml",
         "label_smoothing": "paper, section 3.3; layers/triplet_loss.py epsilon 0.1",
         "metric_loss": "layers/triplet_loss.py hard_example_mining",
-        "metric": "layers/triplet_loss.py euclidean_dist, on features before the neck, not at length 1",
+        "metric": "layers/triplet_loss.py euclidean_dist, on features before the neck, not with unit norm",
         "margin": "config/defaults.py MARGIN 0.3",
         "augmentation": "data/transforms/build.py: mirror with p = 0.5, pad by 10, crop",
         "erasing": "RE_PROB 0.5; area 2–40 %, aspect 0.3–3.3. Theirs writes PIXEL_MEAN (0.485, 0.456, 0.406) into the "
@@ -240,7 +240,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "weight_decay": "main_imgreid.py weight_decay 5e-4, as a part of Adam's gradient",
         "decay_all": "main_imgreid.py: one decay for all weights",
         "label_smoothing": "reid/loss/loss_set.py epsilon 0.1",
-        "margin": "main_imgreid.py margin 0.3; batch-hard, Euclidean, on `feat_`, not at length 1",
+        "margin": "main_imgreid.py margin 0.3; batch-hard, Euclidean, on `feat_`, not with unit norm",
         "augmentation": "reid/utils/data/transforms.py Random2DTranslation (p = 0.5: 9/8 of the size, then a crop), "
         "then mirror with p = 0.5. Ours keeps images at 9/8 and shrinks those that are not cropped",
         "erasing": "reid/img_trainers.py: p = 0.5, area 2–40 %, aspect 0.3–3.3, 0 after normalisation: as ours",
@@ -274,7 +274,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "warmup": "there is none in Train.py",
         "weight_decay": "Train.py --weight_decay 0.0005",
         "decay_all": "Train.py: one decay for all weights",
-        "margin": "Train.py --margin 1.2; triplet.py, named semi-hard, takes the hardest; not at length 1",
+        "margin": "Train.py --margin 1.2; triplet.py, named semi-hard, takes the hardest; not with unit norm",
         "augmentation": "utils.py: resize, erase, mirror; no crop",
         "erasing": "utils.py RandomSizedEarser(). The file with it is not in the public copy we read; others of that "
         "name have p = 0.5 against a draw from [-1, 1] (so 75 % of images), area 2–20 %, one random colour, before "

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from reidlab.models import Model
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
-from reidlab.training.machine import settle_precision
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
@@ -32,7 +31,7 @@ class Step:
     Args:
         model: in training mode.
         optimizer: of its weights.
-        config: `precision`, `chunk`, `clip`, `compile` are read.
+        config: `precision`, which is not "auto" any more, `chunk`, `clip`, `compile` are read.
         ranks: the processes that share the batch.
 
     Source: gradient caching: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup",
@@ -43,10 +42,9 @@ class Step:
     def __init__(self, model: Model, optimizer: torch.optim.Optimizer, config: TrainConfig, ranks: Ranks = Ranks()):
         self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
         device = next(model.parameters()).device.type
-        precision = settle_precision(config, device).precision
-        self.scaler = torch.amp.GradScaler(device, enabled=precision == "float16")
+        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
         self.forward: Forward = torch.compile(model) if config.compile else model
-        self.precision = PRECISIONS[precision]
+        self.precision = PRECISIONS[config.precision]
 
     def __call__(
         self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator
@@ -81,7 +79,7 @@ class Step:
     def _terms(
         self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, chance: torch.Generator
     ) -> dict[str, Tensor]:
-        """Compute the loss and lead it backward to `outputs`, or through them to the weights."""
+        """Compute the loss and backpropagate it to `outputs`, or through them to the weights."""
         check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
         terms = self.model.loss(outputs, labels, chance)
         total = torch.stack(list(terms.values())).sum()
