@@ -20,8 +20,8 @@ from reidlab.data import CUHK03
 from reidlab.features import evaluate_model
 from reidlab.files import write_json
 from reidlab.results import circumstances, score_record
-from reidlab.synth import World
 from reidlab.training import TrainConfig, parse_settings, train
+from reidlab.walkers import World
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 

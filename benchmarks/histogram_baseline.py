@@ -21,7 +21,7 @@ from reidlab.data import CUHK03
 from reidlab.evaluation import Evaluation, evaluate_distances
 from reidlab.files import write_json
 from reidlab.results import circumstances
-from reidlab.synth import World
+from reidlab.walkers import World
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "histogram_walkers_small.json"
 

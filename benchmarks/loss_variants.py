@@ -24,8 +24,8 @@ from reidlab.features import evaluate_model
 from reidlab.files import write_json
 from reidlab.losses import MININGS
 from reidlab.results import circumstances
-from reidlab.synth import World
 from reidlab.training import TrainConfig, train
+from reidlab.walkers import World
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "loss_variants.json"
 ALONE = {"cross_entropy": False}

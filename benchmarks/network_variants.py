@@ -31,8 +31,8 @@ from reidlab.models import Baseline, RGANet
 from reidlab.models.relation import TERM_GROUPS
 from reidlab.models.tensors import BATCH_COUNTER
 from reidlab.results import circumstances
-from reidlab.synth import World
 from reidlab.training import TrainConfig, train
+from reidlab.walkers import World
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 RGA: dict[str, Any] = {"model": "rga"}

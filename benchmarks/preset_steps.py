@@ -38,9 +38,9 @@ from reidlab.data.records import Splits
 from reidlab.files import write_json
 from reidlab.models import Baseline
 from reidlab.results import circumstances
-from reidlab.synth import World
 from reidlab.training import TrainConfig, Training
 from reidlab.training.plan import Plan, plan
+from reidlab.walkers import World
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAPERS = ("bnneck", "rga_sc", "relation", "mgn")

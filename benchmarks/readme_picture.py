@@ -16,7 +16,7 @@ from reidlab.distances import cosine_distance
 from reidlab.features import extract_features
 from reidlab.files import atomic_path
 from reidlab.models import Baseline
-from reidlab.synth import World
+from reidlab.walkers import World
 
 ROOT = Path(__file__).resolve().parents[1]
 

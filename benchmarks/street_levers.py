@@ -3,10 +3,10 @@
     python benchmarks/street_levers.py LEVER ... [--data build/streets-3000] [--real FOLDER] [--iterations 800]
     python benchmarks/street_levers.py --list
 
-Each run trains the preset "street", changed by one lever, on the same 3000 people and is measured on the held-out
-strangers and, if --real is given, on a folder of real people in Market-1501 naming (all images of one camera search
-all of the other). Rows go into results/street_levers.json and the table beside it, in place of older ones of the same
-lever. One seed each: compare base with base-seed1 to see what is noise.
+Each run trains as the shipped weights were, changed by one lever, on the same 3000 people and is measured on the
+held-out strangers and, if --real is given, on a folder of real people in Market-1501 naming (all images of one camera
+search all of the other). Rows go into results/street_levers.json and the table beside it, in place of older ones of
+the same lever. One seed each: compare base with base-seed1 to see what is noise.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from real_people import between_cameras
 from torch import nn
 
 from reidlab.data import Market1501
-from reidlab.data.augment import StreetAugmentation
 from reidlab.data.records import Splits
-from reidlab.data.streets import StreetCrops
 from reidlab.features import evaluate_model, extract_features
 from reidlab.files import write_json
 from reidlab.models import backbones
 from reidlab.results import circumstances
-from reidlab.synth.streets import Streets
-from reidlab.training import TrainConfig, train
+from reidlab.training import train
+from reidlab.walkers.pretraining import street_config
+from reidlab.walkers.street_augmentation import StreetAugmentation
+from reidlab.walkers.street_crops import StreetCrops
+from reidlab.walkers.streets import Streets
 
 RECORD = Path(__file__).resolve().parents[1] / "results" / "street_levers.json"
 PEOPLE, HEIGHT, WIDTH = 3000, 128, 64
@@ -55,7 +55,7 @@ LEVERS: dict[str, tuple[str, dict[str, Any], dict[str, float], Callable[[], None
     "no-blur": ("no low resolution, softening, sharpening", {}, {"blur": 0.0}, None, 0),
     "no-geometry": ("no shifts, stretches, turns; mirror images stay", {}, {"geometry": 1e-6}, None, 0),
     "no-shade": ("no shadows", {}, {"shade": 0.0}, None, 0),
-    "no-erasing": ("no random erasing", {"erasing": 0.0}, {}, None, 0),
+    "no-erasing": ("no random erasing", {}, {"erasing": 0.0}, None, 0),
     "no-stripes": ("one global feature, no stripes", {"stripes": 0}, {}, None, 0),
     "stripes-8": ("eight stripes in place of four", {"stripes": 8}, {}, None, 0),
     "no-instance-norm": ("batch norm in place of IBN", {}, {}, without_instance_norm, 0),
@@ -73,10 +73,8 @@ def run(name: str, data: Splits, real: Path | None, iterations: int) -> list[dic
     what, settings, strengths, patch, people = LEVERS[name]
     if patch:
         patch()
-    config = TrainConfig.preset("street", iterations=iterations, **settings)
-    strengths = {"erasing": config.erasing, **strengths}
-    generator = torch.Generator().manual_seed(config.seed)
-    augment = StreetAugmentation(HEIGHT, WIDTH, **strengths, generator=generator)
+    config = street_config(iterations=iterations, **settings)
+    augment = StreetAugmentation(HEIGHT, WIDTH, **strengths)
     trained = train(config, fewer(data, people) if people else data, augment=augment)
     row: dict[str, Any] = {"lever": name, "what": what, "settings": settings, "strengths": strengths, "people": people}
     row |= {"iterations": iterations, "seconds": trained.seconds}

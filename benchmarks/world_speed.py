@@ -19,7 +19,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from reidlab.files import write_json  # noqa: E402
 from reidlab.results import circumstances  # noqa: E402
-from reidlab.synth import World  # noqa: E402
+from reidlab.walkers import World  # noqa: E402
 
 RESULT = Path(__file__).resolve().parents[1] / "results" / "world_speed.json"
 ROUND = 100

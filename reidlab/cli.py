@@ -88,7 +88,7 @@ def world(
     jobs: Annotated[int | None, typer.Option(help="Processes; all cores if not given.")] = None,
 ) -> None:
     """Write Walkers, the embedded world, in CUHK03's file formats."""
-    from reidlab.synth import World
+    from reidlab.walkers import World
 
     start = time.perf_counter()
     folder = World.preset(size, seed=seed).write(out, jobs=jobs)
@@ -102,15 +102,17 @@ def weights(
     walkers: Annotated[Path, typer.Option(help="World to measure on; written if needed.")] = Path("data/walkers-small"),
     record: Annotated[Path | None, typer.Option(help="JSON file for recipe and scores.")] = None,
     people: Annotated[int | None, typer.Option(help="How many strangers to draw, a multiple of 40.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE, over the preset street.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE, over the settings of the shipped file.")
+    ] = None,
 ) -> None:
     """Make the weights of Baseline.pretrained() again, from drawn people alone: about an hour, on one thread."""
     from reidlab.files import write_json
     from reidlab.models import Baseline
     from reidlab.models.weights import WEIGHTS
-    from reidlab.pretraining import PEOPLE, make_weights, measure
-    from reidlab.synth import Streets, World
-    from reidlab.training import TrainConfig, parse_settings
+    from reidlab.training import parse_settings
+    from reidlab.walkers import Streets, World
+    from reidlab.walkers.pretraining import PEOPLE, make_weights, measure, street_config
 
     if out is None and (people is not None or settings):
         raise ValueError("--people and --set make other weights than those of the package: say where with --out FILE")
@@ -120,7 +122,7 @@ def weights(
     for path in (out, record):
         if path:
             check_writable(path)
-    config = TrainConfig.preset("street", **parse_settings(settings or []))
+    config = street_config(**parse_settings(settings or []))
     world = World.preset("small").write(walkers)  # what cannot be written should say so before the hour, not after
     recipe = make_weights(config, data, out, people, report=_print_row)
     scores = measure(Baseline.pretrained(path=out), data, world, config.seed)

@@ -35,7 +35,7 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The embedded world of 16 identities on disk, drawn once for all processes of pytest; look, do not touch."""
     from filelock import FileLock  # torch needs it, so it is there
 
-    from reidlab.synth import World
+    from reidlab.walkers import World
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

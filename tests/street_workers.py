@@ -1,4 +1,4 @@
-"""What the drawing processes of test_synth_streets.py do; they import this file and no test library."""
+"""What the drawing processes of test_walkers_streets.py do; they import this file and no test library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlab.synth import streets
+from reidlab.walkers import streets
 
 PEOPLE_PER_SITE, SHOTS = 2, 2
 """A site small enough to be drawn in a second or two."""

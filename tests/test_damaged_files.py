@@ -21,11 +21,11 @@ from reidlab.data.mat5 import read_mat5
 from reidlab.data.matheader import describe_problem
 from reidlab.data.matsource import MatSource
 from reidlab.data.protocolfile import read_new_protocol
-from reidlab.data.streets import StreetCrops
 from reidlab.files import read_json
 from reidlab.report.finish import read_run
-from reidlab.synth.truth import read_truth
 from reidlab.training.runs import RunFolder
+from reidlab.walkers.street_crops import StreetCrops
+from reidlab.walkers.truth import read_truth
 
 BOTH = ("<", ">")
 

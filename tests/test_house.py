@@ -148,12 +148,30 @@ def test_the_package_does_not_print(path: Path):
 
 
 @pytest.mark.parametrize(
-    "module", ["reidlab", "reidlab.cli", "reidlab.synth", "reidlab.data.matfile", "reidlab.lessons.run"]
+    "module", ["reidlab", "reidlab.cli", "reidlab.walkers", "reidlab.data.matfile", "reidlab.lessons.run"]
 )
 def test_importing_does_not_load_torch(module: str):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+def test_training_does_not_load_the_renderer():
+    code = "import reidlab.training, sys; sys.exit(any(name.startswith('reidlab.walkers') for name in sys.modules))"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_the_embedded_world_is_used_by_few(path: Path):
+    room = path.relative_to(REPOSITORY / "reidlab").parts[0]
+    if room in ("walkers", "plots", "lessons", "cli.py"):
+        pytest.skip("may use it")
+    imports = (
+        n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, (ast.Import, ast.ImportFrom))
+    )
+    names = [getattr(n, "module", None) or alias.name for n in imports for alias in n.names]
+    assert [name for name in names if name.startswith("reidlab.walkers")] == []
 
 
 def test_docstrings_point_to_lessons_that_are_there():

@@ -16,7 +16,7 @@ from reidlab.errors import DataError
 from reidlab.lessons import results, setup
 from reidlab.lessons.contents import catalogue, header, table
 from reidlab.lessons.parameters import literals, parse_parameters, read_notebook, read_parameters
-from reidlab.synth import World, writer
+from reidlab.walkers import World, writer
 
 SCORE = {
     "dataset": "Walkers",

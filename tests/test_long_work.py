@@ -33,8 +33,8 @@ from reidlab.lessons.run import run_lessons
 from reidlab.models.pixels import RawPixels
 from reidlab.report.finish import read_run
 from reidlab.signals import end_with_parent
-from reidlab.synth import World, writer
 from reidlab.training import RunFolder, TrainConfig
+from reidlab.walkers import World, writer
 
 posix = pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="fork, and kills as POSIX has them")
 

@@ -14,6 +14,7 @@ from reidlab.models import MODELS
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.optimizing import new_optimizer, new_schedule
 from reidlab.training.presets import PRESETS, RECIPE_EPOCHS, SOURCES
+from reidlab.walkers.pretraining import SETTINGS
 
 PAPERS = ("bnneck", "rga_sc", "relation", "mgn")
 IMAGES_OF_A_PERSON = {5: 1, 6: 14, 7: 26, 8: 43, 9: 77, 10: 606}
@@ -38,11 +39,10 @@ def test_the_presets_that_are_no_papers_are_as_they_were():
             "model": "relative_distance",
             **{"iterations": 300, "identities_per_batch": 8, "learning_rate": 1e-3, "clip": 5.0},
         },
-        "street": {
-            **{"stripes": 4, "flip": True, "spread": True, "iterations": 6000, "warmup": 0.05, "weight_decay": 1e-2},
-            **{"margin": None, "augmentation": "street", "average": 0.999, "clip": 20.0},
-            "log_every": 100,
-        },
+    }
+    assert SETTINGS == {
+        **{"stripes": 4, "flip": True, "spread": True, "iterations": 6000, "warmup": 0.05, "weight_decay": 1e-2},
+        **{"margin": None, "average": 0.999, "clip": 20.0, "log_every": 100},
     }
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from reidlab.data.augment import StreetAugmentation
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
 from reidlab.features import evaluate_model, extract_features
@@ -15,11 +14,13 @@ from reidlab.results import score_record
 from reidlab.training import TrainConfig, Training, load_checkpoint, parse_settings, save_checkpoint, train
 from reidlab.training.inputs import new_sampler
 from reidlab.training.loop import _Average
+from reidlab.walkers import StreetAugmentation
+from reidlab.walkers.pretraining import SETTINGS, street_config
 
 pytestmark = pytest.mark.usefixtures("half_size")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
-STREET = TrainConfig.preset(
-    "street", iterations=4, log_every=2, identities_per_batch=4, images_per_identity=2, warmup=0.5, precision="float32"
+STREET = street_config(
+    iterations=4, log_every=2, identities_per_batch=4, images_per_identity=2, warmup=0.5, precision="float32"
 )
 
 
@@ -86,69 +87,68 @@ def test_only_the_backbone_computes_in_half_precision():
 
 
 def test_batches_of_the_street_are_the_same_with_a_worker(colours):
-    one, other = train(STREET, colours), train(STREET, colours, workers=1)
+    street = StreetAugmentation(64, 32)
+    one, other = train(STREET, colours, augment=street), train(STREET, colours, workers=1, augment=street)
     assert one.history == other.history and same_weights(one.model, other.model)
 
 
-@pytest.mark.parametrize(("stored", "kept"), [((72, 36), 0), ((32, 16), 8)])
-def test_the_street_gets_stored_pixels_and_keeps_only_what_was_resized(colours, stored, kept):
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("stored", [(72, 36), (32, 16)])
+def test_images_on_disk_at_the_size_that_is_needed_are_not_kept_in_memory_as_well(colours, stored, mapped):
     class Noise:
         def load(self, name):
             return np.random.default_rng(int(name)).integers(0, 255, (*stored, 3), np.uint8)
 
+    Noise.mapped = mapped
+    kept = not mapped or stored != (72, 36)
     train_part = [Record(str(i), i // 2, 1, Noise()) for i in range(8)]
     data = dataclasses.replace(colours, train=train_part)
-    inputs = Training(STREET, data).inputs
+    inputs = Training(STREET, data, augment=StreetAugmentation(64, 32)).inputs
     images = inputs.dataset.__getitems__([3])[0]
     assert images.dtype == torch.uint8 and images.shape == (1, 3, 72, 36)
-    if not kept:
+    if stored == (72, 36):
         assert np.array_equal(images[0].permute(1, 2, 0).numpy(), Noise().load("3"))
     batch = next(inputs.after(0))[0]
     assert batch.dtype == torch.float32 and batch.shape == (8, 3, 64, 32)
     store = inputs.dataset.store
-    assert (store.filled if store else 0) == kept
-
-
-def usual(data, **changes):
-    """What street batches of these data go through."""
-    return Training(dataclasses.replace(STREET, **changes), data).inputs.augment
-
-
-def test_the_erasing_of_the_settings_reaches_the_street(colours):
-    assert usual(colours).erasing == 0.5 and usual(colours, erasing=0.0).erasing == 0.0
-
-
-def test_images_stored_without_a_border_are_not_zoomed_into(colours):
-    """Those with one are: see test_data_streets.py."""
-    assert usual(colours).border == 1
-    image = torch.zeros(1, 3, 72, 36, dtype=torch.uint8)
-    image[..., :2, :] = 255  # the topmost rows, which a crop by a border of a tenth would lose
-    street = usual(colours, erasing=0.0)
-    street.geometry, street.colour, street.grey, street.blur, street.shade, street.noise = 1e-9, 0, 0, 0, 0, 0
-    assert street(image)[0, :, 0].min() > street(image)[0, :, 3:].max() + 2
+    assert (store.filled if store else 0) == 8 * kept
 
 
 def test_an_augmentation_of_ones_own_takes_the_place_of_the_usual(colours):
     shapes = []
 
-    def plain(images):
+    def plain(images, generator):
         shapes.append((images.dtype, tuple(images.shape)))
-        return images[:, :, 4:68, 2:34].float() / 255
+        return images.float() / 255
 
     result = train(STREET, colours, augment=plain)
-    assert shapes == [(torch.uint8, (8, 3, 72, 36))] * 4
+    assert shapes == [(torch.uint8, (8, 3, 64, 32))] * 4
     assert result.history != train(STREET, colours).history
 
 
-def test_the_street_given_is_the_street_that_is_usual(colours):
-    generator = torch.Generator().manual_seed(STREET.seed)
-    same = StreetAugmentation(64, 32, erasing=STREET.erasing, border=1, generator=generator)
-    assert train(STREET, colours, augment=same).history == train(STREET, colours).history
+@pytest.mark.parametrize("change", [{"augmentation": "crop"}, {"erasing": 0.0}, {"jitter": 0.2}])
+def test_settings_of_another_augmentation_are_refused_beside_ones_own(colours, change):
+    (name, _), config = *change.items(), dataclasses.replace(STREET, **change)
+    with pytest.raises(ValueError, match=f"{name}=.* beside an augment of your own"):
+        train(config, colours, augment=lambda images, generator: images)
 
 
-def test_images_changed_one_by_one_leave_no_place_for_another_augmentation(colours):
-    with pytest.raises(ValueError, match=r"got an augment .* with augmentation='light'.*set\s+augmentation='street'"):
-        train(SMOKE, colours, augment=lambda images: images)
+@pytest.mark.parametrize(
+    ("wrong", "got"),
+    [
+        (lambda images, generator: images, r"torch\.uint8 \(8, 3, 64, 32\)"),
+        (lambda images, generator: images[..., 1:].float(), r"torch\.float32 \(8, 3, 64, 31\)"),
+        (lambda images, generator: None, "NoneType"),
+    ],
+)
+def test_what_an_augmentation_returns_is_checked(colours, wrong, got):
+    with pytest.raises(ValueError, match=rf"augment returned {got}, expected torch\.float32 \(8, 3, 64, 32\)"):
+        train(STREET, colours, augment=wrong)
+
+
+def test_the_street_is_no_setting_any_more():
+    with pytest.raises(ValueError, match=r"give train\(\) augment=StreetAugmentation"):
+        TrainConfig(augmentation="street")
 
 
 def test_the_average_is_that_of_a_naive_loop():
@@ -257,10 +257,10 @@ def test_checkpoints_of_other_versions_are_named(tmp_path, colours, trained, cha
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("preset", ["smoke", "street"])
-def test_an_exploding_loss_stops_the_run(colours, preset):
-    small = {"identities_per_batch": 4, "images_per_identity": 2}
-    config = TrainConfig.preset(preset, **small, iterations=30, learning_rate=1e6, warmup=0.0, weight_decay=1e6)
+@pytest.mark.parametrize("settings", [{}, SETTINGS])
+def test_an_exploding_loss_stops_the_run(colours, settings):
+    small = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 30}
+    config = TrainConfig(**settings | small | {"learning_rate": 1e6, "warmup": 0.0, "weight_decay": 1e6})
     with pytest.raises(FloatingPointError, match=r"iteration \d+: .*lower learning_rate"):
         train(config, colours)
 
@@ -286,7 +286,7 @@ def test_a_full_disk_is_named_and_leaves_no_checkpoint(tmp_path, colours, traine
         ({"images_per_identity": 1}, "images_per_identity=1: expected a whole number from 2"),
         ({"backbone": "foo"}, "expected one of small, resnet50"),
         ({"erasing": "much"}, "erasing='much'"),
-        ({"augmentation": "strong"}, "augmentation='strong': expected one of light, street, mirror, crop, zoom"),
+        ({"augmentation": "strong"}, "augmentation='strong': expected one of light, mirror, crop, zoom"),
         ({"precision": "half"}, "precision='half': expected one of auto, float32, bfloat16, float16"),
         ({"average": 1.0}, r"average=1\.0: expected a number from 0 to 0\.99999"),
         ({"clip": -1}, "clip=-1: expected a number from 0"),
@@ -351,7 +351,7 @@ def test_settings_are_checked():
 def test_settings_are_read_from_texts(texts, values):
     parsed = parse_settings(texts)
     assert parsed == values and [type(v) for v in parsed.values()] == [type(v) for v in values.values()]
-    config = TrainConfig.preset("street", **parsed)
+    config = street_config(**parsed)
     assert all(getattr(config, name) == value for name, value in values.items())
 
 

@@ -19,6 +19,7 @@ from reidlab.errors import DataError
 from reidlab.models.backbones import SmallBackbone
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.step import Step
+from reidlab.walkers import StreetAugmentation
 
 SMALL = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 8, "log_every": 3, "save_every": 4}
 KINDS = {
@@ -40,9 +41,10 @@ KINDS = {
         "clip": 1.0,
         "identities_per_batch": 2,
     },
-    "street, average": {"augmentation": "street", "average": 0.9, "precision": "bfloat16", "identities_per_batch": 2},
+    "own augmentation, average": {"average": 0.9, "precision": "bfloat16", "identities_per_batch": 2},
     "random triplets": {"metric_loss": "random", "chunk": 3},
 }
+OWN = {"own augmentation, average": StreetAugmentation(32, 16)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,7 +63,7 @@ def in_one(colours, tmp_path_factory):
     @functools.cache
     def of(kind):
         folder = tmp_path_factory.mktemp("whole") / "whole"
-        return train(settings(kind), colours, run=RunFolder(folder)), folder
+        return train(settings(kind), colours, run=RunFolder(folder), augment=OWN.get(kind)), folder
 
     return of
 
@@ -75,7 +77,7 @@ def same(one, other):
     return one.history == other.history and all(torch.equal(a, b) for a, b in pairs)
 
 
-def interrupted(config, data, path, after):
+def interrupted(config, data, path, after, augment=None):
     """A run that is told to end in its iteration `after`."""
     seen = []
 
@@ -85,7 +87,7 @@ def interrupted(config, data, path, after):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train(config, data, report=end, run=RunFolder(path))
+        train(config, data, report=end, run=RunFolder(path), augment=augment)
     return seen
 
 
@@ -93,8 +95,8 @@ def interrupted(config, data, path, after):
 @pytest.mark.parametrize("after", [3, 6])
 def test_a_run_in_two_pieces_is_the_run_in_one(kind, after, colours, in_one, tmp_path):
     config, (whole, folder) = settings(kind), in_one(kind)
-    interrupted(config, colours, tmp_path / "pieces", after)
-    rest = train(config, colours, run=RunFolder(tmp_path / "pieces", resume=True))
+    interrupted(config, colours, tmp_path / "pieces", after, OWN.get(kind))
+    rest = train(config, colours, run=RunFolder(tmp_path / "pieces", resume=True), augment=OWN.get(kind))
     assert same(whole, rest) and len(whole.history) == 3
     numbers = [
         [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second", "memory_mb")} for row in rows]
@@ -103,6 +105,12 @@ def test_a_run_in_two_pieces_is_the_run_in_one(kind, after, colours, in_one, tmp
     assert numbers[0] == numbers[1] and {row["iteration"] for row in numbers[0]} >= {3, 6, 8}
     models = [load_checkpoint(path / "last.pt")[0].state_dict() for path in (folder, tmp_path / "pieces")]
     assert all(torch.equal(a, b) for a, b in zip(*(model.values() for model in models), strict=True))
+
+
+def test_a_run_is_resumed_with_the_augmentation_it_was_begun_with(colours, in_one):
+    _, folder = in_one("own augmentation, average")
+    with pytest.raises(ValueError, match="was begun with augment=StreetAugmentation, got None; pass the same one"):
+        train(settings("own augmentation, average"), colours, run=RunFolder(folder, resume=True))
 
 
 def test_four_epochs_are_two_and_two(colours, tmp_path):

@@ -16,7 +16,6 @@ __all__ = [
     "Record",
     "Report",
     "Splits",
-    "StreetCrops",
     "check",
     "export_png",
 ]
@@ -33,11 +32,7 @@ def __getattr__(name: str) -> object:
 
         return PixelStore
     if name == "BatchAugmentation":
-        from reidlab.data.batch_augment import BatchAugmentation
+        from reidlab.data.augment import BatchAugmentation
 
         return BatchAugmentation
-    if name == "StreetCrops":  # needs reidlab.synth, which needs this package
-        from reidlab.data.streets import StreetCrops
-
-        return StreetCrops
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,231 +1,177 @@
-"""Augmentation of whole batches, strong enough to carry a network from rendered streets to real cameras."""
+"""Augmentation of whole batches as the published recipes have it: mirror, shift, erase."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from reidlab.synth.streets import BORDER
 
-STORED_BORDER = 1 + BORDER
-"""Sides of a stored crop over the sides of the person's box in it: the border that shifted crops are cut from."""
+SHIFTS = ("none", "crop", "zoom")
+"""How images are shifted."""
+PADDING = 10
+"""Black pixels around an image that "crop" cuts from."""
+ZOOMED = 0.5
+"""Share of the images that "zoom" shows enlarged."""
+AREA = (0.02, 0.4)
+"""Smallest and largest share of the image that is erased."""
+ASPECT = (0.3, 1 / 0.3)
+"""Smallest and largest height over width of what is erased."""
+TRIES = 100
+"""Rectangles drawn for an image; the first that fits into it is erased."""
+_DRAWS = 7 + 2 * TRIES  # numbers drawn for an image, used or not
 
 
-class StreetAugmentation:
-    """Change pose, optics, light and colour of a batch as other cameras would, each image by draws of its own.
+class BatchAugmentation:
+    """Shift, mirror, normalise and erase a batch of images, each by draws of its own.
 
-    The steps, in this order: cut the box out of its border, shifted, stretched, turned and perhaps mirrored;
-    lower the resolution; soften or sharpen; throw a shadow with a soft edge; change gamma, channels,
-    saturation, contrast and offset; take away the colours; add noise; normalise; erase a rectangle. At
-    strength 0 a step is left out; with every strength 0, what is left is `test_transform`.
+    Each image costs the same number of draws, whatever comes of them: with other settings the same seed still
+    mirrors the same images, and processes that share a batch can each draw for all of it.
 
     Args:
-        height, width: size of the results in pixels. Stored images should be little larger, with a border of
-            `border` around the person: shrinking by a lot would alias.
-        colour: strength of the changes of gamma, channels, saturation and contrast, ≥ 0.
-        grey: probability in [0, 1] that an image loses its colours.
-        geometry: strength of shifting, stretching and turning, ≥ 0; above 0, half of the images are mirrored.
-        blur: strength of low resolution, softening and sharpening, ≥ 0.
-        shade: probability in [0, 1] of a shadow.
-        noise: largest standard deviation of the noise, ≥ 0, in units of the brightest value.
-        erasing: probability in [0, 1] that a rectangle of 2–30 % of the area is filled with a random colour.
-        border: sides of the images over the sides of the boxes in them; 1 for images cut to the box, whose edges
-            are then mirrored where a shifted crop looks beyond them.
+        height, width: size of the results in pixels.
+        shift: "none"; "crop": black pixels are added on all sides, and a window of the old size is cut out at random;
+            "zoom": half of the images are seen through such a window at 9/8 of their size.
+        flip: probability in [0, 1] that an image is mirrored.
+        erasing: probability in [0, 1] that a rectangle of 2–40 % of the area, of height over width between 0.3 and
+            3.3, gets the mean colour.
         generator: on the CPU; everything random is drawn from it.
 
     Raises:
-        ValueError: a strength out of its range.
+        ValueError: an unknown shift, a probability out of its range, or a size that cannot be.
 
     Example:
-        >>> street = StreetAugmentation(128, 64, generator=torch.Generator().manual_seed(0))
-        >>> street(torch.zeros(2, 3, 144, 72, dtype=torch.uint8)).shape
-        torch.Size([2, 3, 128, 64])
+        >>> augment = BatchAugmentation(256, 128, "zoom", generator=torch.Generator().manual_seed(0))
+        >>> augment.stored_size
+        (288, 144)
+        >>> augment(torch.zeros(2, 3, 288, 144, dtype=torch.uint8)).shape
+        torch.Size([2, 3, 256, 128])
 
-    Source: erasing: Zhong et al., "Random erasing data augmentation", 2017; the other steps and all
-    strengths were chosen for this package.
+    Source: crop: Luo et al. 2019; zoom: Zhang et al. 2020; erasing: Zhong et al., "Random erasing data augmentation",
+    2017, algorithm 1.
+    Taught in: notebooks/06_training.ipynb
     """
 
     def __init__(
         self,
         height: int,
         width: int,
-        colour: float = 1.0,
-        grey: float = 0.05,
-        geometry: float = 1.0,
-        blur: float = 1.0,
-        shade: float = 0.3,
-        noise: float = 0.05,
+        shift: str = "none",
+        flip: float = 0.5,
         erasing: float = 0.5,
-        border: float = STORED_BORDER,
         *,
         generator: torch.Generator,
-    ):
-        strengths = {"colour": colour, "geometry": geometry, "blur": blur, "noise": noise}
-        shares = {"grey": grey, "shade": shade, "erasing": erasing}
-        for name, value in {**strengths, **shares}.items():
-            high = 1 if name in shares else math.inf
-            if not 0 <= value <= high or value == math.inf:
-                raise ValueError(f"{name}={value}: expected a number {'from 0 to 1' if name in shares else '≥ 0'}")
-        if not 1 <= border <= 2:
-            raise ValueError(f"border={border}: expected a number from 1 to 2")
-        self.height, self.width, self.border, self.generator = height, width, border, generator
-        self.colour, self.geometry, self.blur, self.noise = colour, geometry, blur, noise
-        self.grey, self.shade, self.erasing = grey, shade, erasing
+    ) -> None:
+        if height < 1 or width < 1:
+            raise ValueError(f"got height={height}, width={width}; expected at least 1 pixel each")
+        if shift not in SHIFTS:
+            raise ValueError(f"shift={shift!r}: expected one of {', '.join(SHIFTS)}")
+        for name, value in (("flip", flip), ("erasing", erasing)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name}={value}: expected a number from 0 to 1")
+        self.height, self.width, self.shift, self.flip, self.erasing = height, width, shift, flip, erasing
+        self.generator = generator
 
-    def __call__(self, images: Tensor) -> Tensor:
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """Height and width that images must come at."""
+        if self.shift == "zoom":
+            return self.height * 9 // 8, self.width * 9 // 8
+        return self.height, self.width
+
+    def __call__(self, images: Tensor, part: tuple[int, int, int] | None = None) -> Tensor:
         """Return new images; those passed in stay as they are.
 
         Args:
-            images: uint8 (B, 3, H, W), RGB.
+            images: uint8 (B, 3, H, W), RGB, of the `stored_size`, on any device.
+            part: (start, stop, total): the images are rows start … stop - 1 of a batch of `total`, whose other rows
+                other processes have. Generators in the same state then give, together, what one process would.
 
         Returns:
             float32 (B, 3, height, width), normalised as by `test_transform`.
 
         Raises:
-            ValueError: another shape or type.
+            ValueError: another type, shape or size, or a part of another length than the batch.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 (B, 3, H, W)")
-        x = self._cut(images)
-        x = self._lower_resolution(x)
-        x = self._soften_or_sharpen(x)
-        x = self._shadow(x)
-        x = self._gamma_and_channels(x)
-        x = self._saturation_and_grey(x)
-        x = self._contrast_and_offset(x)
-        x = self._noise(x).clamp(0, 1)
-        x = v2.functional.normalize(x, list(IMAGENET_MEAN), list(IMAGENET_STD))
-        return self._erase(x)
+        if tuple(images.shape[2:]) != self.stored_size:
+            got, expected = ("{}×{}".format(*size) for size in (images.shape[2:], self.stored_size))
+            raise ValueError(f"images: got {got}, expected {expected} with shift={self.shift!r}; see stored_size")
+        start, stop, total = part or (0, len(images), len(images))
+        if not 0 <= start <= stop <= total or stop - start != len(images):
+            raise ValueError(
+                f"part={part}: got {len(images)} images, expected (start, stop, total) with stop - start as many"
+            )
+        draws = torch.rand(total, _DRAWS, generator=self.generator)[start:stop]
+        x = _normalise(self._place(images, draws))
+        for index, top, left, tall, wide in self._rectangles(draws):
+            x[index, :, top : top + tall, left : left + wide] = 0
+        return x
 
-    def _uniform(self, like: Tensor, *shape: int) -> Tensor:
-        """Draw from [0, 1), on the CPU whatever the device of `like`, so that devices get the same draws."""
-        return torch.rand(*shape, generator=self.generator).to(like.device)
+    def _place(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Shift and mirror (B, 3, H, W) into a new (B, 3, height, width), still uint8."""
+        windows = self._windows(images, draws)
+        placed = images.new_zeros(len(images), 3, self.height, self.width)
+        mirrored = (draws[:, 0] < self.flip).tolist()
+        for target, (window, top, left), mirror in zip(placed, windows, mirrored, strict=True):
+            rows, columns = window.shape[1:]
+            if mirror:
+                window, left = window.flip(2), self.width - left - columns
+            target[:, top : top + rows, left : left + columns] = window
+        return placed
 
-    def _normal(self, like: Tensor, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator).to(like.device)
-
-    def _number(self, low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand(1, generator=self.generator))
-
-    def _factor(self, x: Tensor, spread: float, *shape: int) -> Tensor:
-        """Draw factors around 1, log-normal."""
-        return torch.exp(self._normal(x, *shape) * spread)
-
-    def _cut(self, images: Tensor) -> Tensor:
-        """Cut (B, 3, H, W) to (B, 3, height, width) by one affine map an image, as float32 in [0, 1]."""
-        if not self.geometry:
-            shrunk = v2.functional.resize(images, [self.height, self.width], antialias=True)
-            return v2.functional.to_dtype(shrunk, torch.float32, scale=True)
-        number, strength, aspect = len(images), self.geometry, images.shape[2] / images.shape[3]
-        tall = self._factor(images, 0.06 * strength, number) / self.border
-        wide = self._factor(images, 0.09 * strength, number) / self.border
-        wide = torch.where(self._uniform(images, number) < 0.5, -wide, wide)
-        angle = self._normal(images, number) * 0.045 * strength  # radians
-        right = self._normal(images, number) * 0.05 * strength  # of half the stored width
-        down = self._normal(images, number) * 0.04 * strength
-        # grid_sample measures both sides as 2, so a turn has to convert between them
-        rows = [
-            [wide * torch.cos(angle), -tall * torch.sin(angle) * aspect, right],
-            [wide * torch.sin(angle) / aspect, tall * torch.cos(angle), down],
+    def _windows(self, images: Tensor, draws: Tensor) -> list[tuple[Tensor, int, int]]:
+        """Return of each image what is seen of it, and the row and column where it belongs."""
+        if self.shift == "none":
+            return [(image, 0, 0) for image in images]
+        play = [2 * PADDING] * 2
+        if self.shift == "zoom":
+            play = [stored - side for stored, side in zip(self.stored_size, (self.height, self.width), strict=True)]
+        moves = (draws[:, 2:4] * (torch.tensor(play) + 1)).long()  # (B, 2), from 0 to what there is to play with
+        if self.shift == "crop":
+            return [self._cropped(image, *move) for image, move in zip(images, (PADDING - moves).tolist(), strict=True)]
+        zoomed = draws[:, 1] < ZOOMED
+        rest = images.index_select(0, (~zoomed).nonzero()[:, 0].to(images.device))  # a mask would be 10 times as slow
+        size = [self.height, self.width]
+        shrunk = iter(v2.functional.resize(rest, size, antialias=True) if len(rest) else ())
+        return [
+            (image[:, down : down + size[0], right : right + size[1]] if zoom else next(shrunk), 0, 0)
+            for image, zoom, (down, right) in zip(images, zoomed.tolist(), moves.tolist(), strict=True)
         ]
-        maps = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # (B, 2, 3)
-        grid = F.affine_grid(maps, [number, 3, self.height, self.width], align_corners=False)
-        floats = v2.functional.to_dtype(images, torch.float32, scale=True)
-        return F.grid_sample(floats, grid, padding_mode="reflection", align_corners=False)
 
-    def _lower_resolution(self, x: Tensor) -> Tensor:
-        """Shrink about a third of the images to 0.3–0.8 of their sides and enlarge them again."""
-        if not self.blur:
-            return x
-        chosen = (self._uniform(x, len(x)) < 0.35 * self.blur).nonzero()[:, 0]
-        if not len(chosen):
-            return x
-        x = x.clone()
-        for part in chosen.chunk(2):  # two sizes a batch: images of one size are resized in one go
-            share = self._number(0.3, 0.8)
-            size = [max(1, int(side * share)) for side in (self.height, self.width)]
-            small = F.interpolate(x[part], size=size, mode="area")
-            x[part] = F.interpolate(small, size=(self.height, self.width), mode="bilinear")
-        return x
+    def _cropped(self, image: Tensor, down: int, right: int) -> tuple[Tensor, int, int]:
+        """Move an image; what leaves the frame is cut off, on the other side stays black."""
+        rows, columns = max(0, self.height - abs(down)), max(0, self.width - abs(right))  # that stay in the frame
+        top, left = max(0, -down), max(0, -right)
+        return image[:, top : top + rows, left : left + columns], max(0, down), max(0, right)
 
-    def _soften_or_sharpen(self, x: Tensor) -> Tensor:
-        """Move six images in ten towards a 3×3 smoothed copy (amount > 0) or away from it (< 0)."""
-        if not self.blur:
-            return x
-        line = torch.tensor([0.25, 0.5, 0.25], device=x.device)
-        kernel = torch.outer(line, line).expand(3, 1, 3, 3)
-        soft = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
-        amount = (self._uniform(x, len(x)) * 2.2 - 1.5) * self.blur
-        amount = torch.where(self._uniform(x, len(x)) < 0.6, amount, 0.0)
-        return x + _per_image(amount) * (soft - x)
-
-    def _shadow(self, x: Tensor) -> Tensor:
-        """Darken one side of a straight, more or less soft edge by up to 60 %."""
-        if not self.shade:
-            return x
-        number = len(x)
-        shaded = _per_image((self._uniform(x, number) < self.shade).float())
-        down = torch.linspace(-1, 1, self.height, device=x.device)[:, None]
-        right = torch.linspace(-1, 1, self.width, device=x.device) * 0.5  # a picture is half as wide as it is tall
-        angle = _per_image(self._uniform(x, number) * 2 * math.pi)
-        offset = _per_image(self._uniform(x, number) * 1.2 - 0.6)
-        steepness = _per_image(self._factor(x, 1.0, number) * 4)
-        edge = torch.sigmoid(steepness * (down * torch.sin(angle) + right * torch.cos(angle) - offset))
-        depth = _per_image(self._uniform(x, number) * 0.6)
-        return x * (1 - shaded * depth * edge)
-
-    def _gamma_and_channels(self, x: Tensor) -> Tensor:
-        """Bend the tone curve, then mix and amplify the channels: light of another colour on another sensor."""
-        if not self.colour:
-            return x
-        number, strength = len(x), self.colour
-        x = x.clamp(1e-3, 1) ** _per_image(self._factor(x, 0.25 * strength, number))
-        mixing = torch.eye(3, device=x.device) + self._normal(x, number, 3, 3) * 0.06 * strength
-        brightness = self._normal(x, number, 1, 1) * 0.22 * strength
-        gains = self._normal(x, number, 3, 1) * 0.1 * strength
-        return torch.einsum("bij,bjhw->bihw", mixing * torch.exp(brightness + gains), x)
-
-    def _saturation_and_grey(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=1, keepdim=True)  # (B, 1, height, width)
-        if self.colour:
-            x = mean + _per_image(self._factor(x, 0.35 * self.colour, len(x))) * (x - mean)
-        if self.grey:
-            x = torch.where(_per_image(self._uniform(x, len(x)) < self.grey), mean, x)
-        return x
-
-    def _contrast_and_offset(self, x: Tensor) -> Tensor:
-        if not self.colour:
-            return x
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        contrast = _per_image(self._factor(x, 0.2 * self.colour, len(x)))
-        return mean + contrast * (x - mean) + 0.03 * self.colour * self._normal(x, len(x), 3, 1, 1)
-
-    def _noise(self, x: Tensor) -> Tensor:
-        """Add white noise; squared draws make most images nearly clean."""
-        if not self.noise:
-            return x
-        return x + self._normal(x, *x.shape) * (self._uniform(x, len(x), 1, 1, 1) ** 2 * self.noise)
-
-    def _erase(self, x: Tensor) -> Tensor:
-        if not self.erasing:
-            return x
-        x = x.clone()
-        for index in (self._uniform(x, len(x)) < self.erasing).nonzero()[:, 0].tolist():
-            area = self._number(0.02, 0.3) * self.height * self.width
-            ratio = math.exp(self._number(-0.5, 1.5))  # of height to width
-            tall = min(self.height, max(1, int(math.sqrt(area * ratio))))
-            wide = min(self.width, max(1, int(math.sqrt(area / ratio))))
-            top = int(self._number(0, self.height - tall + 1))
-            left = int(self._number(0, self.width - wide + 1))
-            x[index, :, top : top + tall, left : left + wide] = self._normal(x, 3, 1, 1) * 0.7
-        return x
+    def _rectangles(self, draws: Tensor) -> list[list[int]]:
+        """Return what to erase, each [index, top, left, height, width]."""
+        chosen = (draws[:, 4] < self.erasing).nonzero()[:, 0]
+        areas, aspects = draws[chosen, 7:].view(-1, 2, TRIES).unbind(1)  # (E, TRIES) each
+        areas = (AREA[0] + (AREA[1] - AREA[0]) * areas) * (self.height * self.width)
+        aspects = ASPECT[0] + (ASPECT[1] - ASPECT[0]) * aspects
+        sides = torch.stack([areas.mul(aspects).sqrt().round(), areas.div(aspects).sqrt().round()], dim=2)
+        room = torch.tensor([self.height, self.width]) - sides  # (E, TRIES, 2)
+        fits = (room > 0).all(2)
+        first = fits.int().argmax(1)
+        row = torch.arange(len(chosen))
+        places = (draws[chosen, 5:7] * (room[row, first] + 1)).long()
+        found = torch.cat([chosen[:, None], places, sides[row, first].long()], dim=1)
+        return found[fits[row, first]].tolist()
 
 
-def _per_image(values: Tensor) -> Tensor:
-    """Shape one value an image for arithmetic with (B, C, H, W)."""
-    return values.view(-1, 1, 1, 1)
+def _normalise(pixels: Tensor) -> Tensor:
+    """Return uint8 (B, 3, H, W) as float32 with ImageNet's mean and spread.
+
+    On a CPU image by image, so that an image is still in the cache when it is scaled.
+    """
+    mean, spread = (torch.tensor(values, device=pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    scale, offset = 1 / (255 * spread)[:, None, None], (-mean / spread)[:, None, None]  # (3, 1, 1)
+    x = torch.empty(pixels.shape, device=pixels.device)
+    step = 1 if pixels.device.type == "cpu" else max(1, len(x))
+    for floats, integers in zip(x.split(step), pixels.split(step), strict=True):
+        floats.copy_(integers).mul_(scale).add_(offset)
+    return x

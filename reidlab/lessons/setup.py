@@ -83,7 +83,7 @@ def walkers(data_dir: str | os.PathLike[str], profile: str) -> Path:
 
     Taught in: notebooks/00_start_here.ipynb
     """
-    from reidlab.synth import World
+    from reidlab.walkers import World
 
     size = world_size(profile)
     folder = from_notebooks(data_dir) / f"walkers-{size}"

@@ -92,7 +92,7 @@ def load_weights(path: str | os.PathLike[str] = WEIGHTS, num_classes: int = 1) -
         raise ValueError(f"num_classes={num_classes!r}: expected a whole number from 1 on")
     path = Path(path)
     if not path.is_file():
-        lacking = "this copy of reidlab was made without weights; install it again, or train with preset 'street'"
+        lacking = "this copy of reidlab was made without weights; install it again, or make them with make weights"
         what = lacking if path == WEIGHTS else "pass the path of a file that save_weights wrote"
         raise FileNotFoundError(f"{path}: no such weights file; {what}")
     marks, state = _read(path)

@@ -51,7 +51,7 @@ CHOICES: dict[str, Collection[str]] = {
     "metric": DISTANCES,
     "optimizer": ("adamw", "adam", "sgd"),
     "schedule": ("cosine", "steps"),
-    "augmentation": ("light", "street", "mirror", "crop", "zoom"),
+    "augmentation": ("light", "mirror", "crop", "zoom"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "batch_norm": ("local", "synced"),
     "attention": ("both", "spatial", "channel", "none"),
@@ -130,8 +130,8 @@ class TrainConfig:
         parts: of "relation": numbers of stripes, each of which divides the rows of the map.
         contrast, pooling, one_vs_rest, terms: of "relation", see `RelationNet`.
         augmentation: "light" shifts, mirrors and jitters each image (`train_transform`). The others change whole
-            batches on the device: "mirror", "crop" and "zoom" as the papers do (`BatchAugmentation`), "street" as
-            other cameras would (`StreetAugmentation`).
+            batches on the device, as the papers do (`BatchAugmentation`). An augmentation of one's own is passed to
+            `train` as `augment`.
         erasing: probability of random erasing, in [0, 1], with any augmentation.
         jitter: strength of the colour jitter of "light", ≥ 0.
         precision: "auto", or "float32", or "bfloat16" or "float16" for the backbone alone. Half precision is quicker
@@ -227,6 +227,11 @@ class TrainConfig:
         for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
+        if self.augmentation == "street":
+            raise ValueError(
+                "augmentation='street' is no setting any more; give train() augment=StreetAugmentation(height, width), "
+                "of reidlab.walkers"
+            )
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from reidlab.data.augment import StreetAugmentation
-from reidlab.data.batch_augment import BatchAugmentation
+from reidlab.data.augment import BatchAugmentation
 from reidlab.data.records import Record
 from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.store import PixelStore
@@ -23,7 +22,7 @@ from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
 from reidlab.training.config import TrainConfig, check_chunk
 
-Augment = Callable[[Tensor], Tensor]
+Augment = Callable[[Tensor, torch.Generator], Tensor]
 RANK_STRIDE = 1_000_003
 """Between the seeds of two processes, where each draws for its own images."""
 SHIFTS = {"mirror": "none", "crop": "crop", "zoom": "zoom"}
@@ -45,12 +44,11 @@ class Inputs:
         workers: processes that read images.
         ranks: the processes that share each batch.
         cache: file to keep the images in, in place of memory; it outlives the run.
-        augment: what changes uint8 batches of "street", in place of the usual.
-        border: sides of stored images over those of the boxes in them, less 1.
+        augment: what changes whole batches, in place of what the settings say.
 
     Raises:
-        ValueError: fewer identities than P, P that the processes cannot share evenly, or an `augment` that the settings
-            leave no place for.
+        ValueError: fewer identities than P, P that the processes cannot share evenly, or an `augment` beside
+            settings of another augmentation.
     """
 
     def __init__(
@@ -64,20 +62,20 @@ class Inputs:
         ranks: Ranks = Ranks(),
         cache: str | os.PathLike[str] | None = None,
         augment: Augment | None = None,
-        border: float = 0.0,
     ):
-        if augment is not None and config.augmentation != "street":
-            raise ValueError(
-                f"got an augment for whole batches with augmentation={config.augmentation!r}, which has its own; set "
-                "augmentation='street', or leave augment out"
-            )
-        self.device, self.ranks = device, ranks
+        for name in ("augmentation", "erasing", "jitter") if augment else ():
+            if getattr(config, name) != getattr(TrainConfig, name):
+                raise ValueError(
+                    f"{name}={getattr(config, name)!r} beside an augment of your own, which takes its place; "
+                    "leave one of them out"
+                )
+        self.device, self.ranks, self.size = device, ranks, size
         self.sampler = new_sampler(config, records, ranks)
-        stride = RANK_STRIDE * ranks.rank if config.augmentation == "street" else 0
+        stride = RANK_STRIDE * ranks.rank if augment else 0
         self.generator = torch.Generator().manual_seed(config.seed + stride)
-        self.augment, kept = _augmentation(config, size, self.generator, border)
-        self.augment = augment or self.augment
-        stored = config.augmentation == "street" and records[0].load().shape[:2] == kept
+        self.augment = augment or _augmentation(config, size, self.generator)
+        kept = getattr(self.augment, "stored_size", size)
+        stored = getattr(records[0].source, "mapped", False) and records[0].load().shape[:2] == kept
         self.dataset = Pixels(records, labels, None if stored else PixelStore(records, *kept, file=cache))
         self.own = _Share(self.sampler, ranks)
         self.loader = DataLoader(
@@ -114,10 +112,15 @@ class Inputs:
                 yield images.to(memory_format=torch.channels_last), labels.to(self.device, non_blocking=True)
 
     def _changed(self, images: Tensor) -> Tensor:
-        if not isinstance(self.augment, BatchAugmentation):
-            return self.augment(images)
-        start = self.ranks.rank * len(images)
-        return self.augment(images, (start, start + len(images), self.ranks.size * len(images)))
+        if isinstance(self.augment, BatchAugmentation):
+            start = self.ranks.rank * len(images)
+            return self.augment(images, (start, start + len(images), self.ranks.size * len(images)))
+        changed = self.augment(images, self.generator)
+        expected = (len(images), 3, *self.size)
+        if not isinstance(changed, Tensor) or changed.dtype != torch.float32 or changed.shape != expected:
+            got = f"{changed.dtype} {tuple(changed.shape)}" if isinstance(changed, Tensor) else type(changed).__name__
+            raise ValueError(f"augment returned {got}, expected torch.float32 {expected}")
+        return changed
 
 
 class Pixels(Dataset[tuple[Tensor, Tensor]]):
@@ -186,27 +189,14 @@ def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = R
 
 
 def _augmentation(
-    config: TrainConfig, size: tuple[int, int], generator: torch.Generator, border: float
-) -> tuple[Augment, tuple[int, int]]:
-    """Return what changes whole batches, and the size of the images that it starts from."""
+    config: TrainConfig, size: tuple[int, int], generator: torch.Generator
+) -> Augment | BatchAugmentation:
+    """Return what changes whole batches, by the settings."""
     if config.augmentation == "light":
-        return _OneByOne(train_transform(*size, config.erasing, config.jitter)), size
-    if config.augmentation == "street":
-        kept = (size[0] * 9 // 8, size[1] * 9 // 8)
-        return StreetAugmentation(*size, erasing=config.erasing, border=1 + border, generator=generator), kept
+        one = train_transform(*size, config.erasing, config.jitter)  # draws from torch's global generator
+        return lambda images, _: torch.stack([one(image) for image in images])
     shift = SHIFTS[config.augmentation]
-    augment = BatchAugmentation(*size, shift=shift, erasing=config.erasing, generator=generator)
-    return augment, augment.stored_size
-
-
-class _OneByOne:
-    """Changes the images of a batch one after the other, with draws from torch's global generator."""
-
-    def __init__(self, transform: Augment):
-        self.transform = transform
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return torch.stack([self.transform(image) for image in images])
+    return BatchAugmentation(*size, shift=shift, erasing=config.erasing, generator=generator)
 
 
 def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLike[str] | None) -> str | None:

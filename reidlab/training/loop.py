@@ -80,11 +80,11 @@ def train(
         data: only `data.train` is read.
         device: "cpu", "cuda" or "cuda:1".
         workers: processes that read images. Images are kept as bytes at the size they are needed in: with
-            augmentation "street" and "zoom" at 9/8 of the network's, to have a border that shifted crops are cut
-            from. Those stored at that size for "street" are read each time, since memory may not hold all of them.
+            augmentation "zoom" at 9/8 of the network's, to have a border that shifted crops are cut from.
         report: called with each row of the history and of the evaluations as it is made, for printing or plotting.
-        augment: with augmentation "street", what turns a uint8 batch into the network's input, in place of a
-            `StreetAugmentation` at its usual strengths and `config.erasing`; refused with another augmentation.
+        augment: augmentation of one's own, in place of `config.augmentation`: called with uint8 images (B, 3, H, W)
+            on the device and a generator on the CPU, returns float32 (B, 3, height, width). H and W are the network's,
+            or those of its attribute `stored_size`. What it draws from the generator is the same in a resumed run.
         model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
             has wrapped, the network inside; set `compile` in the settings.
         run: the folder that the run is written to, or resumed from: nothing is written without.
@@ -95,7 +95,7 @@ def train(
         A `TrainResult`. On the CPU the same seed and number of threads give the same numbers, interrupted or not.
 
     Raises:
-        ValueError: fewer identities than P, or an `augment` that the settings leave no place for; settings or data
+        ValueError: fewer identities than P, or an `augment` beside settings of another one; settings or data
             that differ from those of the resumed run.
         CollapseError: the features of all images have become one point, or scores stay at chance level.
         FloatingPointError: the loss became NaN or infinite; the message names iteration and term.
@@ -155,10 +155,11 @@ class Training:
             model = new_model(dataclasses.replace(config, weights=None) if goes_on else config, len(labels))
         self.model = _placed(model, config, device, ranks)
         self.average = _Average(self.model, config.average) if config.average else None
-        if config.augmentation == "light" and ranks.rank:
+        if augment is None and config.augmentation == "light" and ranks.rank:
             torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
-        size, border = (self.model.height, self.model.width), getattr(data, "border", 0.0)
-        self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment, border)
+        size = (self.model.height, self.model.width)
+        self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment)
+        self.augment = None if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__)
         self.optimizer = new_optimizer(self.model, config)
         self.schedule = new_schedule(self.optimizer, config)
         self.step = Step(self.model, self.optimizer, config, ranks)
@@ -275,6 +276,7 @@ class Training:
         data |= {"title": self.data.title, "train_images": len(self.data.train)}
         data |= {"train_identities": len({r.pid for r in self.data.train}), "fingerprint": fingerprint(self.data.train)}
         facts = {"data": data, "ranks": self.ranks.size, "device": self.device, "epochs": self.epochs}
+        facts |= {"augment": self.augment}
         facts |= {"parameters": sum(p.numel() for p in self.model.parameters()), "passes": self.passes}
         folder.begin(self.config, self.data, facts)
         state = folder.progress() if folder.resume else None

@@ -1,16 +1,19 @@
+from functools import partial
+
 import pytest
 import torch
 
-from reidlab.data.augment import STORED_BORDER, StreetAugmentation
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from reidlab.data.transforms import test_transform as plain_transform
+from reidlab.walkers.street_augmentation import STORED_BORDER, StreetAugmentation
 
 OFF = {"colour": 0, "grey": 0, "geometry": 0, "blur": 0, "shade": 0, "noise": 0, "erasing": 0}
 ALWAYS = {"grey": 1, "shade": 1, "erasing": 1, "noise": 0.3, "blur": 3.0}
 
 
 def street(height=32, width=16, seed=0, **strengths):
-    return StreetAugmentation(height, width, **strengths, generator=torch.Generator().manual_seed(seed))
+    augment, generator = StreetAugmentation(height, width, **strengths), torch.Generator().manual_seed(seed)
+    return partial(augment, generator=generator)
 
 
 def pictures(number=6, height=32, width=16):
@@ -50,13 +53,14 @@ def test_a_step_at_strength_0_hands_on_what_it_got(strength, steps):
     x = torch.rand(4, 3, 32, 16)
     off, on = street(**{strength: 0}), street(**{strength: ALWAYS.get(strength, 1.0)})
     for step in steps:
-        assert torch.equal(getattr(off, step)(x), x)
-        assert not torch.equal(getattr(on, step)(x), x)
+        assert torch.equal(getattr(off.func, step)(x, **off.keywords), x)
+        assert not torch.equal(getattr(on.func, step)(x, **on.keywords), x)
 
 
 def test_saturation_and_grey_are_switched_apart():
     x = torch.rand(4, 3, 32, 16)
-    assert torch.equal(street(colour=0, grey=0)._saturation_and_grey(x), x)
+    off = street(colour=0, grey=0)
+    assert torch.equal(off.func._saturation_and_grey(x, **off.keywords), x)
     grey = street(colour=0, grey=1)._saturation_and_grey(x)
     assert torch.equal(grey, x.mean(1, keepdim=True).expand_as(x))
     coloured = street(colour=1, grey=0)._saturation_and_grey(x)

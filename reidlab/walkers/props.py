@@ -9,12 +9,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from reidlab.synth.body import Pose, body_solids
-from reidlab.synth.camera import Camera
-from reidlab.synth.raster import Surface, project, rasterize
-from reidlab.synth.shade import shade
-from reidlab.synth.solids import Solids, SolidsBuilder
-from reidlab.synth.wardrobe import Person, sample_person
+from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.camera import Camera
+from reidlab.walkers.raster import Surface, project, rasterize
+from reidlab.walkers.shade import shade
+from reidlab.walkers.solids import Solids, SolidsBuilder
+from reidlab.walkers.wardrobe import Person, sample_person
 
 BEHIND, FRONT = 4, 2  # passers-by per camera
 

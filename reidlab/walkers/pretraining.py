@@ -16,15 +16,42 @@ from typing import Any
 import torch
 
 from reidlab.data import CUHK03
-from reidlab.data.streets import StreetCrops
 from reidlab.features import evaluate_model
 from reidlab.models.baseline import Baseline
 from reidlab.models.weights import WEIGHTS, save_weights
 from reidlab.results import score_record
-from reidlab.synth.streets import Streets
 from reidlab.training import TrainConfig, train
+from reidlab.walkers.street_augmentation import StreetAugmentation
+from reidlab.walkers.street_crops import StreetCrops
+from reidlab.walkers.streets import Streets
 
 PEOPLE, SEED = 6000, 0
+SETTINGS: dict[str, Any] = {
+    "stripes": 4,
+    "flip": True,
+    "spread": True,
+    "iterations": 6000,
+    "warmup": 0.05,
+    "weight_decay": 1e-2,
+    "margin": None,
+    "average": 0.999,
+    "clip": 20.0,
+    "log_every": 100,
+}
+"""What the shipped weights are trained with, besides `StreetAugmentation` at its usual strengths."""
+
+
+def street_config(**changes: Any) -> TrainConfig:
+    """Return the settings of the shipped weights, with some of them changed.
+
+    Raises:
+        ValueError: no such setting.
+
+    Example:
+        >>> street_config(iterations=800).stripes
+        4
+    """
+    return TrainConfig.preset("laptop", **SETTINGS | changes)
 
 
 def make_weights(
@@ -38,7 +65,7 @@ def make_weights(
     """Draw the streets, train on them and write the weights.
 
     Args:
-        config: settings of the training, for the shipped file `TrainConfig.preset("street")`.
+        config: settings of the training, for the shipped file `street_config()`.
         data: folder for the crops (0.5 MB a person); used again if it holds the same streets.
         out: the weights file.
         people: how many strangers, a multiple of 40, from 80 on.
@@ -57,16 +84,18 @@ def make_weights(
         raise ValueError(
             f"people={people}: one site; expected two or more, to train on and to measure on: {2 * people}"
         )
-    Baseline(1, config.backbone, stripes=config.stripes)  # what does not fit should say so before all is drawn
+    model = Baseline(1, config.backbone, stripes=config.stripes)  # what does not fit says so before all is drawn
+    augment = StreetAugmentation(model.height, model.width)
     crops = StreetCrops(streets.write(data, jobs))
     drawn = time.perf_counter() - start
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        trained = train(config, crops, report=report)
+        trained = train(config, crops, report=report, augment=augment)
     finally:
         torch.set_num_threads(before)
-    recipe = {"streets": repr(streets), "settings": dataclasses.asdict(config), "threads": 1}
+    settings = dataclasses.asdict(trained.config) | {"augmentation": type(augment).__name__}
+    recipe = {"streets": repr(streets), "settings": settings, "threads": 1}
     save_weights(trained.model, out, recipe)  # neither times nor versions: the same weights, the same bytes
     digest = hashlib.sha256(Path(out).read_bytes()).hexdigest()
     return recipe | {

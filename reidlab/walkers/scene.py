@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from reidlab.synth.camera import Camera, Street
-from reidlab.synth.shade import sample_noise
+from reidlab.walkers.camera import Camera, Street
+from reidlab.walkers.shade import sample_noise
 
 WIDTH, HEIGHT = 900, 640  # native pixels; the optical axis goes through the middle
 CENTER = (WIDTH / 2, HEIGHT * 0.5)

@@ -8,13 +8,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from reidlab.synth import World, streets
-from reidlab.synth.body import body_solids
-from reidlab.synth.render import render_shot
-from reidlab.synth.solids import PARTS
-from reidlab.synth.strangers import sample_stranger
-from reidlab.synth.wardrobe import ARMS, COLORS, PATTERNS, sample_person
-from reidlab.synth.world import check_changes
+from reidlab.walkers import World, streets
+from reidlab.walkers.body import body_solids
+from reidlab.walkers.render import render_shot
+from reidlab.walkers.solids import PARTS
+from reidlab.walkers.strangers import sample_stranger
+from reidlab.walkers.wardrobe import ARMS, COLORS, PATTERNS, sample_person
+from reidlab.walkers.world import check_changes
 
 NUMBER = {name: number for number, name in PARTS.items()}
 UNCHANGEABLE = ("pid", "pair", "identity", "shade")

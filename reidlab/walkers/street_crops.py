@@ -1,4 +1,4 @@
-"""The street crops of `reidlab.synth.streets` as a data set to train on."""
+"""The street crops of `reidlab.walkers.streets` as a data set to train on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
 from reidlab.files import read_json
-from reidlab.synth.streets import BORDER
+from reidlab.walkers.streets import BORDER
 
 HELD_OUT = 0.04
 """Share of the sites, the last ones, whose people are kept for measuring."""
@@ -30,6 +30,7 @@ class CropSource:
 
     root: Path
     box: bool = False
+    mapped: ClassVar[bool] = True  # reading again costs little, so training keeps no copy of them in memory
 
     @cached_property
     def crops(self) -> np.ndarray:
@@ -61,7 +62,7 @@ class StreetCrops(Splits):
     Queries are the first shot of each camera of a held-out person, the gallery all their other shots.
 
     Args:
-        root: the folder that `reidlab.synth.streets.Streets.write` made.
+        root: the folder that `reidlab.walkers.streets.Streets.write` made.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -69,12 +70,11 @@ class StreetCrops(Splits):
     """
 
     people: int = field(default=0)
-    border: float = field(default=BORDER)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = Path(root)
         if not root.is_dir():
-            raise FileNotFoundError(f"{root}: no such folder; make it with reidlab.synth.streets.Streets.write")
+            raise FileNotFoundError(f"{root}: no such folder; make it with reidlab.walkers.streets.Streets.write")
         source, per_site = _open(root)
         people, cameras, shots = source.crops.shape[:3]
         held = max(1, round(HELD_OUT * people / per_site)) * per_site
@@ -98,7 +98,6 @@ class StreetCrops(Splits):
         parts = (records(train, range(shots), source), *held_out)
         super().__init__("Walkers streets", "drawn", f"last {held} people held out", *parts)
         object.__setattr__(self, "people", people)
-        object.__setattr__(self, "border", BORDER)
 
 
 def _open(root: Path) -> tuple[CropSource, int]:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from reidlab.data.names import BOXES
-from reidlab.synth import World
-from reidlab.synth.body import Pose, body_solids
-from reidlab.synth.raster import project, rasterize
-from reidlab.synth.sensor import _jpeg, resize
-from reidlab.synth.solids import PARTS, SolidsBuilder
-from reidlab.synth.wardrobe import COLORS, rgb_of, sample_person
+from reidlab.walkers import World
+from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.raster import project, rasterize
+from reidlab.walkers.sensor import _jpeg, resize
+from reidlab.walkers.solids import PARTS, SolidsBuilder
+from reidlab.walkers.wardrobe import COLORS, rgb_of, sample_person
 
 NUMBER = {name: number for number, name in PARTS.items()}
 MEAN_COLOURS = [

@@ -16,10 +16,10 @@ from reidlab.data.matheader import H5_ERRORS, first_line
 from reidlab.data.names import BOXES
 from reidlab.errors import DataError
 from reidlab.files import parse_json
-from reidlab.synth.solids import PARTS
+from reidlab.walkers.solids import PARTS
 
 if TYPE_CHECKING:
-    from reidlab.synth.world import World
+    from reidlab.walkers.world import World
 
 FILE_NAME = "walkers.h5"
 _SHOT = np.dtype(

@@ -1,4 +1,4 @@
-"""Strangers before random cameras: how they are drawn and written. What they wear: test_synth_strangers.py."""
+"""Strangers before random cameras: how they are drawn and written. What they wear: test_walkers_strangers.py."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import street_workers
 
-from reidlab.data.streets import StreetCrops
 from reidlab.errors import DataError
-from reidlab.synth import streets
-from reidlab.synth.processes import in_order
-from reidlab.synth.render import Shot
-from reidlab.synth.scene import GROUNDS, WALLS
-from reidlab.synth.streets import Streets, sample_camera
-from reidlab.synth.wardrobe import ARMS
+from reidlab.walkers import streets
+from reidlab.walkers.processes import in_order
+from reidlab.walkers.render import Shot
+from reidlab.walkers.scene import GROUNDS, WALLS
+from reidlab.walkers.street_crops import StreetCrops
+from reidlab.walkers.streets import Streets, sample_camera
+from reidlab.walkers.wardrobe import ARMS
 
 PER_SHOT = ("arms", "stride", "arm_swing")
 

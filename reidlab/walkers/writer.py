@@ -21,9 +21,9 @@ from reidlab.errors import DataError
 from reidlab.files import read_json, sweep, unfinished, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
-from reidlab.synth.processes import in_order
-from reidlab.synth.truth import TruthWriter
-from reidlab.synth.world import World
+from reidlab.walkers.processes import in_order
+from reidlab.walkers.truth import TruthWriter
+from reidlab.walkers.world import World
 
 log = logging.getLogger(__name__)
 Task = tuple[int, int, tuple[tuple[int, bool, bool], ...]]

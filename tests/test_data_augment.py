@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reidlab.data.batch_augment import SHIFTS, TRIES, BatchAugmentation
+from reidlab.data.augment import SHIFTS, TRIES, BatchAugmentation
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from reidlab.data.transforms import test_transform as plain_transform
 

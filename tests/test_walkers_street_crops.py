@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from reidlab.data.records import Splits
-from reidlab.data.streets import CropSource, StreetCrops
 from reidlab.errors import DataError
-from reidlab.training import TrainConfig, Training
+from reidlab.training import Training
+from reidlab.walkers import StreetAugmentation
+from reidlab.walkers.pretraining import street_config
+from reidlab.walkers.street_crops import CropSource, StreetCrops
 
 
 def make(folder, number, shape=(2, 3, 4, 2, 3), dtype=np.uint8, crops=None, **about):
@@ -84,24 +85,22 @@ def test_training_gets_the_border_and_measuring_the_box(drawn):
         assert (record.pid, record.camid) == (person + 1, person // 2 * 4 + camera)
 
 
-def test_training_is_told_of_the_border(drawn):
-    """Else people would be a tenth smaller in training than in search."""
-    data = StreetCrops(drawn)
-    assert data.border == 0.1 and pickle.loads(pickle.dumps(data)).border == 0.1
-    config = TrainConfig.preset("street", identities_per_batch=4, images_per_identity=2)
-    inputs = Training(config, data).inputs
-    assert inputs.augment.border == 1.1
+def test_crops_are_trained_on_with_their_border_and_are_not_kept_in_memory(drawn):
+    """Without the border people would be a tenth smaller in training than in search."""
+    data, augment = StreetCrops(drawn), StreetAugmentation(128, 64)
+    assert augment.border == 1.1
+    config = street_config(identities_per_batch=4, images_per_identity=2)
+    inputs = Training(config, data, augment=augment).inputs
     assert inputs.dataset.__getitems__([5])[0].shape == (1, 3, 144, 72)
-    bare = Splits("strangers", "as given", "all", data.train, [], [])
-    assert Training(config, bare).inputs.augment.border == 1
+    assert inputs.dataset.store is None
 
 
 @pytest.mark.parametrize(
     "lines",
     [
-        ["from reidlab.data import StreetCrops", "from reidlab.synth import Streets"],
-        ["from reidlab.synth import Streets", "from reidlab.data import StreetCrops"],
-        ["from reidlab.data.augment import StreetAugmentation"],
+        ["from reidlab.walkers import StreetCrops", "from reidlab.data import CUHK03"],
+        ["from reidlab.walkers import Streets", "from reidlab.walkers import StreetAugmentation"],
+        ["from reidlab.walkers.street_augmentation import StreetAugmentation"],
     ],
 )
 def test_a_fresh_interpreter_imports_in_any_order(lines):

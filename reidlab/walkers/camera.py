@@ -27,9 +27,9 @@ class Street:
     """What stands and lies in front of a camera.
 
     Args:
-        wall: a name of `reidlab.synth.scene.WALLS`.
+        wall: a name of `reidlab.walkers.scene.WALLS`.
         behind: metres from the middle of the lane to the wall; slant: metres further away per metre to the right.
-        ground: a kind of ground of `reidlab.synth.scene`.
+        ground: a kind of ground of `reidlab.walkers.scene`.
         strips: other ground in strips along the lane, (from, to, kind) in metres behind the middle of it.
         seed: of the details of the wall.
         shift: metres by which wall and ground are moved sideways; stretch: size of the wall's pattern, 1 = usual.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from reidlab.synth.wardrobe import COLORS, Person, sample_person
+from reidlab.walkers.wardrobe import COLORS, Person, sample_person
 
 _DARK = ("black", "charcoal", "navy", "black", "grey", "brown", "denim")
 _RICH = ("marl", "flowers", "patches", "tartan", "fading")

@@ -19,8 +19,8 @@ import pytest
 
 from reidlab.data.matfile import parse_image_name, read_new_protocol
 from reidlab.errors import DataError
-from reidlab.synth import World, processes, read_truth, writer
-from reidlab.synth.plan import make_plan, split_whole
+from reidlab.walkers import World, processes, read_truth, writer
+from reidlab.walkers.plan import make_plan, split_whole
 
 FILES = ["cuhk03_release/cuhk-03.mat", "walkers.h5"]
 FILES += [f"cuhk03_new_protocol_config_{box}.mat" for box in ("labeled", "detected")]
@@ -255,7 +255,7 @@ def group_is_gone(group: int, seconds: float) -> bool:
 @pytest.mark.skipif(os.name != "posix", reason="process groups and kill -9 are POSIX")
 @pytest.mark.parametrize(("jobs", "ending"), [(1, signal.SIGKILL), (2, signal.SIGKILL), (2, signal.SIGTERM)])
 def test_ended_writer_leaves_no_process_and_the_next_run_no_rest(tmp_path, quick_fill, jobs, ending):
-    script = f"from reidlab.synth import World; World(60).write({str(tmp_path / 'w')!r}, jobs={jobs})"
+    script = f"from reidlab.walkers import World; World(60).write({str(tmp_path / 'w')!r}, jobs={jobs})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(writer.__file__).parents[2]), *sys.path])}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, start_new_session=True)
     deadline = time.monotonic() + 30

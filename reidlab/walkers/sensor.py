@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from reidlab.synth.camera import Camera
+from reidlab.walkers.camera import Camera
 
 
 def resample(picture: np.ndarray, x0: float, y0: float, step: float, shape: tuple[int, int]) -> np.ndarray:

@@ -6,10 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from reidlab.synth.camera import Camera
-from reidlab.synth.raster import Projected, Surface
-from reidlab.synth.solids import MATERIALS, PARTS
-from reidlab.synth.wardrobe import HAIR_COLORS, SKIN_TONES, Person, rgb_of
+from reidlab.walkers.camera import Camera
+from reidlab.walkers.raster import Projected, Surface
+from reidlab.walkers.solids import MATERIALS, PARTS
+from reidlab.walkers.wardrobe import HAIR_COLORS, SKIN_TONES, Person, rgb_of
 
 SIZE = 256  # side of the periodic noise pictures
 SKIN, HAIR, HAT, TORSO, SLEEVE, BOTTOM, LEG, SHOE, BAG, INNER, METAL, SOLE = range(len(MATERIALS))

@@ -1,5 +1,6 @@
 """The shipped weights, made again: everything that `reidlab weights` does, in small."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,13 +11,12 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from reidlab.cli import app
-from reidlab.data.streets import StreetCrops
 from reidlab.features import evaluate_model
 from reidlab.models import Baseline
-from reidlab.pretraining import make_weights
-from reidlab.synth import World, streets
-from reidlab.synth.streets import Streets
-from reidlab.training import TrainConfig
+from reidlab.walkers import World, streets
+from reidlab.walkers.pretraining import make_weights, street_config
+from reidlab.walkers.street_crops import StreetCrops
+from reidlab.walkers.streets import Streets
 
 SITE, PEOPLE = 8, 16
 SETTINGS = {"iterations": 2, "seed": 3, "identities_per_batch": 4, "images_per_identity": 2, "precision": "float32"}
@@ -75,7 +75,8 @@ def test_the_command_tells_what_it_does_and_how_good_it_is(made, record):
 def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
     recipe = record["recipe"]
     assert recipe["streets"] == "Streets(num_people=16, seed=0)" and recipe["streets_key"] == Streets(PEOPLE).key
-    assert TrainConfig(**recipe["settings"]) == TrainConfig.preset("street", **SETTINGS)
+    settings = dataclasses.asdict(street_config(**SETTINGS)) | {"augmentation": "StreetAugmentation"}
+    assert recipe["settings"] == json.loads(json.dumps(settings))
     assert recipe["threads"] == 1
     assert set(recipe["seconds"]) == {"drawing", "training"} and min(recipe["seconds"].values()) > 0
     path = made[0] / "deep" / "a.safetensors"
@@ -101,7 +102,7 @@ def test_made_again_the_file_is_the_same_on_any_number_of_threads(made, small, t
     """From the crops that are there: nothing is drawn."""
     monkeypatch.setattr(streets, "_draw_site", None)
     rows, before = [], torch.get_num_threads()
-    config = TrainConfig.preset("street", **SETTINGS)
+    config = street_config(**SETTINGS)
     torch.set_num_threads(before + 1)
     try:
         make_weights(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlab.synth.body import Pose
-from reidlab.synth.camera import Camera
-from reidlab.synth.solids import Solids
+from reidlab.walkers.body import Pose
+from reidlab.walkers.camera import Camera
+from reidlab.walkers.solids import Solids
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from reidlab.synth.solids import Solids, SolidsBuilder
-from reidlab.synth.wardrobe import Person
+from reidlab.walkers.solids import Solids, SolidsBuilder
+from reidlab.walkers.wardrobe import Person
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def body_solids(person: Person, phase: float) -> Solids:
 
     Example:
         >>> import numpy as np
-        >>> from reidlab.synth.wardrobe import sample_person
+        >>> from reidlab.walkers.wardrobe import sample_person
         >>> solids = body_solids(sample_person(np.random.default_rng(0), 1, 1, 1), 0.25)
         >>> 20 <= len(solids.part) <= 60
         True

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from reidlab.data.names import BOXES
-from reidlab.synth.body import Pose, body_solids
-from reidlab.synth.camera import Camera
-from reidlab.synth.props import Sprite, draw_figure, sprites
-from reidlab.synth.raster import world_matrix
-from reidlab.synth.scene import CENTER, scene_picture
-from reidlab.synth.sensor import develop, resample, resize
-from reidlab.synth.solids import PARTS
-from reidlab.synth.wardrobe import Person
+from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.camera import Camera
+from reidlab.walkers.props import Sprite, draw_figure, sprites
+from reidlab.walkers.raster import world_matrix
+from reidlab.walkers.scene import CENTER, scene_picture
+from reidlab.walkers.sensor import develop, resample, resize
+from reidlab.walkers.solids import PARTS
+from reidlab.walkers.wardrobe import Person
 
 OCCLUDER, SHOES = (next(k for k, name in PARTS.items() if name == wanted) for wanted in ("occluder", "shoes"))
 Box = tuple[int, int, int, int]
