@@ -64,7 +64,8 @@ def test_saturation_and_grey_are_switched_apart():
     on = street(colour=0, grey=1)
     grey = on.func._saturation_and_grey(x, **on.keywords)
     assert torch.equal(grey, x.mean(1, keepdim=True).expand_as(x))
-    coloured = street(colour=1, grey=0)._saturation_and_grey(x)
+    some = street(colour=1, grey=0)
+    coloured = some.func._saturation_and_grey(x, **some.keywords)
     assert not torch.equal(coloured, x)
     assert torch.allclose(coloured.mean(1), x.mean(1), atol=1e-6)  # saturation keeps the mean of the channels
 
