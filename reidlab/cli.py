@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from reidlab.errors import DataError, message_for_user
 from reidlab.files import check_writable
-from reidlab.progress import say
+from reidlab.progress import duration_text, say
 
 if TYPE_CHECKING:
     from reidlab.data.records import Splits
@@ -92,7 +92,7 @@ def world(
 
     start = time.perf_counter()
     folder = World.preset(size, seed=seed).write(out, jobs=jobs)
-    say(f"Walkers {size}, seed {seed}: {folder} ({time.perf_counter() - start:.1f} s)")
+    say(f"Walkers {size}, seed {seed}: {folder} ({duration_text(time.perf_counter() - start)})")
 
 
 @app.command()
@@ -201,11 +201,11 @@ def _train_into(
     ranks: Ranks,
     cache: Path | None,
 ) -> None:
-    from reidlab.report import finish_run
     from reidlab.training import RunFolder
     from reidlab.training import train as fit
     from reidlab.training.machine import settle_precision
     from reidlab.training.preflight import preflight
+    from reidlab.training.report import finish_run
 
     folder = RunFolder(run, resume, preset, writes=ranks.is_first)
     config = settle_precision(config, device, ranks, folder)
@@ -216,7 +216,8 @@ def _train_into(
         result = fit(config, data, device, workers, report=_print_row, run=folder, ranks=ranks, cache=cache)
         _say(
             ranks,
-            f"trained {config.iterations:,} iterations, {result.epochs:.1f} epochs, {result.seconds:.0f} s: {run}",
+            f"trained {config.iterations:,} iterations, {result.epochs:.1f} epochs, "
+            f"{duration_text(result.seconds)}: {run}",
         )
         finished = finish_run(run, data, device, workers, ranks)
     except KeyboardInterrupt:

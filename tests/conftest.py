@@ -59,13 +59,13 @@ def describe_pictures(patch: pytest.MonkeyPatch) -> None:
     """Let the pictures of a report be made, and described, but not drawn."""
     import matplotlib.pyplot as plt
 
-    from reidlab.report import page
+    from reidlab.training import report
 
-    def picture(drawn, photographs=False):
+    def embed(drawn, photographs=False):
         plt.close(drawn[0])
-        return f'<img src="data:," alt="{page.escape(drawn[1])}">'
+        return {"width": 1, "alt": drawn[1], "src": "data:,"}
 
-    patch.setattr(page, "picture", picture)
+    patch.setattr(report, "_embed", embed)
 
 
 @pytest.fixture

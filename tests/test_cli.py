@@ -112,7 +112,7 @@ def test_ctrl_c_at_the_scores_says_that_resume_takes_them(market, tmp_path, desc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("reidlab.report.finish_run", interrupt)
+        patch.setattr("reidlab.training.report.finish_run", interrupt)
         stopped = run("train", market, "--out", tmp_path / "run", *SMALL)
     assert stopped.exit_code == 130 and "the same command with --resume goes on" in stopped.output
     on = run("train", market, "--out", tmp_path / "run", "--resume", *SMALL)
@@ -197,7 +197,7 @@ def test_a_system_error_keeps_the_name_of_the_file(market, monkeypatch):
 
 def test_scores_survive_a_page_that_cannot_be_made(market, trained, monkeypatch, caplog):
     from reidlab.data import Market1501
-    from reidlab.report import finish_run
+    from reidlab.training.report import finish_run
 
     def fail(*_):
         raise ImportError("Cannot load backend 'TkAgg'")
@@ -205,7 +205,7 @@ def test_scores_survive_a_page_that_cannot_be_made(market, trained, monkeypatch,
     folder, _ = trained
     before = json.loads((folder / "scores.json").read_text())
     (folder / "scores.json").unlink()
-    monkeypatch.setattr("reidlab.report.parts.report_text", fail)
+    monkeypatch.setattr("reidlab.training.report._write_page", fail)
     finish_run(folder, Market1501(market))
     after = json.loads((folder / "scores.json").read_text())
     assert after["last"]["mean_ap"] == before["last"]["mean_ap"]

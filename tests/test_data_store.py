@@ -264,7 +264,7 @@ def test_a_full_disk_is_noticed_at_the_beginning(tmp_path, monkeypatch):
     usage = namedtuple("Usage", "total used free")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 5000, 5000))
-        with pytest.raises(OSError, match=r"pixels: needs 0\.02 GB, free are 0\.00 GB; free space, choose") as caught:
+        with pytest.raises(OSError, match=r"pixels: needs 19\.7 MB, free are 0\.0 MB; free space, choose") as caught:
             PixelStore(records(200), 256, 128, tmp_path / "pixels")
         assert caught.value.errno == errno.ENOSPC
 
@@ -272,7 +272,7 @@ def test_a_full_disk_is_noticed_at_the_beginning(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(store_module, "_reserve", full)
-    with pytest.raises(OSError, match=r"pixels: needs 0\.02 GB, the disk is full; free space"):
+    with pytest.raises(OSError, match=r"pixels: needs 19\.7 MB, the disk is full; free space"):
         PixelStore(records(200), 256, 128, tmp_path / "pixels")
     assert names(tmp_path) == []
 
@@ -285,7 +285,7 @@ def test_places_that_cannot_hold_it(tmp_path, monkeypatch):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(store_module.mmap, "mmap", no_memory)
-    with pytest.raises(OSError, match=r"0\.02 GB of memory for 200 images: Cannot allocate memory; keep them in a"):
+    with pytest.raises(OSError, match=r"19\.7 MB of memory for 200 images: Cannot allocate memory; keep them in a"):
         PixelStore(records(200), 256, 128)
 
 

@@ -31,9 +31,9 @@ from reidlab.lessons.pages import index_page
 from reidlab.lessons.parameters import parse_parameters, read_parameters
 from reidlab.lessons.run import run_lessons
 from reidlab.models.pixels import RawPixels
-from reidlab.report.finish import read_run
 from reidlab.signals import end_with_parent
 from reidlab.training import RunFolder, TrainConfig
+from reidlab.training.runs import read_run
 from reidlab.walkers import World, writer
 
 posix = pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="fork, and kills as POSIX has them")

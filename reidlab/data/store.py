@@ -21,6 +21,7 @@ from reidlab.data.records import Record, fingerprint
 from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
 from reidlab.files import check_writable, parse_json, sweep, unfinished
+from reidlab.progress import size_text
 
 FORMAT = "reidlab pixels 2"  # 1 held images as they lie in their files, whatever their orientation tags
 _PAGE = 4096  # bytes; header, marks and pixels each begin on a page of their own
@@ -132,7 +133,7 @@ class PixelStore:
             try:
                 return mmap.mmap(-1, size)  # shared with processes made by fork
             except OSError as error:
-                message = f"{_gigabytes(size)} of memory for {len(self)} images: {error.strerror}; keep them in a file"
+                message = f"{size_text(size)} of memory for {len(self)} images: {error.strerror}; keep them in a file"
                 raise OSError(error.errno, message) from None
         header = {"format": FORMAT, "images": len(self), "height": self.height, "width": self.width}
         header["fingerprint"] = fingerprint(self.records, looked_at=4)
@@ -151,16 +152,12 @@ def _mark(pixels: Tensor) -> int:
     return _HELD | zlib.crc32(pixels.numpy())
 
 
-def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
-
-
 def _make_file(path: Path, header: dict[str, Any], size: int) -> None:
     """Make an empty store of its full size under another name, then give it its own, unless somebody was quicker."""
     free = shutil.disk_usage(path.parent).free
     remedy = "free space, choose another folder, or keep the images in memory"
     if free < size:
-        message = f"{path}: needs {_gigabytes(size)}, free are {_gigabytes(free)}; {remedy}"
+        message = f"{path}: needs {size_text(size)}, free are {size_text(free)}; {remedy}"
         raise OSError(errno.ENOSPC, message)
     sweep(path.parent, path.name)
     try:
@@ -176,7 +173,7 @@ def _make_file(path: Path, header: dict[str, Any], size: int) -> None:
                 temporary.replace(path)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"{path}: needs {_gigabytes(size)}, the disk is full; {remedy}") from None
+            raise OSError(errno.ENOSPC, f"{path}: needs {size_text(size)}, the disk is full; {remedy}") from None
         raise
 
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 
 from reidlab.data.records import Splits
+from reidlab.progress import duration_text, size_text
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 from reidlab.training.loop import Training
 from reidlab.training.optimizing import warmup_iterations
 from reidlab.training.randomness import random_state, restore_random
-from reidlab.training.trial import StepMemory, Trial, count_bytes, duration_text, size_text, step_memory, try_steps
+from reidlab.training.trial import StepMemory, Trial, count_bytes, step_memory, try_steps
 
 
 @dataclass(frozen=True)

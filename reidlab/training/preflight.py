@@ -13,11 +13,10 @@ import numpy as np
 from reidlab.data.folders import JUNK
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
-from reidlab.progress import progress
+from reidlab.progress import duration_text, progress, size_text
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 from reidlab.training.plan import Plan, plan
-from reidlab.training.trial import duration_text, size_text
 
 LOOKED_AT = 64
 """Images of each part of the data that are opened, besides the first and the last of each camera."""

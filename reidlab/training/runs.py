@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +25,108 @@ CHANGEABLE = ("log_every", "save_every")
 """Settings that may differ when a run is resumed: they change nothing that is learned."""
 
 
-def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """Parse a line of metrics.jsonl; `where` names it in the message.
+@dataclass(frozen=True)
+class RunFiles:
+    """The texts in a run folder.
+
+    Args:
+        name: of the folder.
+        config: config.json.
+        rows: rows of metrics.jsonl about the losses.
+        evaluations: its rows about scores.
+        scores: scores.json, or None.
+        missing: sentences about what is absent or cannot be read.
+    """
+
+    name: str
+    config: dict[str, Any]
+    rows: list[dict[str, Any]] = field(repr=False)
+    evaluations: list[dict[str, Any]] = field(repr=False)
+    scores: dict[str, Any] | None
+    missing: list[str]
+
+
+def read_run(run: str | os.PathLike[str]) -> RunFiles:
+    """Read the texts of a run folder; only config.json has to be there.
 
     Raises:
-        DataError: it is not JSON, or not a row as `RunFolder.add` writes them.
-
-    Example:
-        >>> parse_row(b'{"kind": "train", "iteration": 5}', "line 1")["iteration"]
-        5
+        FileNotFoundError: no such folder, or no config.json in it.
+        DataError: a damaged config.json.
     """
-    row = parse_json(line, where)
-    if not isinstance(row, dict) or not isinstance(row.get("kind"), str) or type(row.get("iteration")) is not int:
-        raise DataError(f'{where}: is no row, expected an object with a "kind" and a whole "iteration"')
-    words = [name for name, value in row.items() if not isinstance(value, (int, float, type(None)))]
-    if set(words) - {"kind", "people"}:
-        raise DataError(f"{where}: {', '.join(map(repr, words))} are no numbers")
-    return row
+    folder, missing = Path(run), []
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{run}: no such run folder; train with run= (or `reidlab train --out`) to make one")
+    path = folder / "config.json"
+    try:
+        config = read_json(path, ("config", "data"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file; is {folder} a run folder?") from None
+    number, nothing = (int, float), type(None)
+    kinds = {
+        "preset": (str, nothing),
+        "versions": (dict, nothing),
+        "iterations": number,
+        "held_out": (*number, nothing),
+    }
+    values = {"iterations": 0, **config["config"], **config}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(values.get(name), kind)]:
+        raise DataError(f"{path}: {', '.join(wrong)} are of another type; write or copy it again")
+
+    metrics: list[dict[str, Any]] = []
+    try:
+        metrics = read_metrics(folder / "metrics.jsonl")
+    except DataError as error:
+        missing.append(str(error))
+    rows, evaluations = ([row for row in metrics if row["kind"] == kind] for kind in ("train", "evaluation"))
+    if not rows:
+        missing.append("There are no rows about the loss: the first comes after log_every iterations.")
+    scores = None
+    try:
+        names = read_json(folder / "scores.json", ())
+        scores = read_json(folder / "scores.json", tuple(names))
+    except FileNotFoundError:
+        missing.append("There is no scores.json: the run has not ended, or was stopped before its evaluation.")
+    except DataError as error:
+        missing.append(str(error))
+    wanted = config["config"].get("iterations", 0)
+    done = rows[-1]["iteration"] if rows else 0
+    if done < wanted:
+        missing.append(f"The run is at iteration {done:g} of {wanted:g}.")
+    if not evaluations and config["config"].get("evaluate_every"):
+        missing.append("There are no scores during training, though evaluate_every is set.")
+    return RunFiles(folder.resolve().name, config, rows, evaluations, scores, missing)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl, in order of iteration; no rows if there is no file.
+
+    A last line that a kill or a power cut left half-written is left out. Of an iteration that was written twice, the
+    second row counts.
+
+    Raises:
+        DataError: another line is not a row as `RunFolder.add` writes them.
+    """
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    rows = {}
+    for number, line in enumerate(lines, start=1):
+        where = f"{path}: line {number}"
+        try:
+            row = parse_json(line, where)
+            if (
+                not isinstance(row, dict)
+                or not isinstance(row.get("kind"), str)
+                or type(row.get("iteration")) is not int
+            ):
+                raise DataError(f'{where}: not a row, expected an object with a "kind" and a whole "iteration"')
+            words = {name for name, value in row.items() if not isinstance(value, (int, float, type(None)))}
+            if words := sorted(words - {"kind", "people"}):
+                raise DataError(f"{where}: {', '.join(map(repr, words))} are not numbers")
+        except DataError as error:
+            if number < len(lines):
+                raise DataError(f"{error}; the file was changed by hand, take the line out") from None
+        else:
+            rows[row["kind"], row["iteration"]] = row
+    return sorted(rows.values(), key=lambda row: row["iteration"])
 
 
 class RunFolder:
@@ -197,18 +283,8 @@ class RunFolder:
         logger.log(level, "tensorboard %s: no more events are written, metrics.jsonl has the same numbers", what)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Read metrics.jsonl; a last line that was cut short by a power cut or a kill is left out."""
-        if not self.metrics.exists():
-            return []
-        found = []
-        lines = self.metrics.read_bytes().splitlines()
-        for number, line in enumerate(lines, start=1):
-            try:
-                found.append(parse_row(line, f"{self.metrics}: line {number}"))
-            except DataError as error:
-                if number < len(lines):
-                    raise DataError(f"{error}; the file was changed by hand, take the line out") from None
-        return found
+        """Read metrics.jsonl, as `read_metrics` does."""
+        return read_metrics(self.metrics)
 
     def cut(self, iteration: int) -> None:
         """Forget rows after an iteration: the run goes on from there and writes them again."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from reidlab.progress import size_text
 from reidlab.training.loop import Training
 from reidlab.training.step import PRECISIONS
 
@@ -234,26 +235,3 @@ def count_bytes(tensors: Iterable[Tensor]) -> int:
         29
     """
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def size_text(number: float) -> str:
-    """Write a number of bytes, in units of 10^6 or 10^9.
-
-    Example:
-        >>> size_text(2_500_000), size_text(7_384_000_000)
-        ('2.5 MB', '7.38 GB')
-    """
-    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
-
-
-def duration_text(seconds: float) -> str:
-    """Write a time in seconds, minutes or hours.
-
-    Example:
-        >>> duration_text(0.123), duration_text(75.4), duration_text(600), duration_text(10_000)
-        ('0.12 s', '75 s', '10 min', '2 h 47 min')
-    """
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
