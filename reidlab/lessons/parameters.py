@@ -37,9 +37,6 @@ def read_notebook(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_parameters(notebook: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a notebook's parameters with their defaults, from the one cell tagged `parameters`.
 
-    Args:
-        notebook: the file.
-
     Raises:
         DataError: there is no such cell, more than one, or it holds anything but assignments of literals.
     """
@@ -86,9 +83,7 @@ def literals(source: str, where: str = "parameters") -> dict[str, Any]:
 def parse_parameters(given: Iterable[tuple[str, str]], known: Mapping[str, Any]) -> dict[str, Any]:
     """Turn texts from a command line into values of the types that a notebook's defaults have.
 
-    `True`, `False`, `None` and Python's numbers are literals, as for papermill; unlike papermill, a value that does
-    not fit the default's type is refused. A whole number fits where a float is expected; where the default is a
-    text, everything is one; where it is None, anything fits.
+    A whole number fits where a float is expected; any text fits where the default is one; anything where it is None.
 
     Args:
         given: pairs of name and text.

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,12 @@ def run_lessons(
         except (DataError, ValueError) as error:
             return LessonResult(path.stem, "refused", 0.0, dict(pairs), str(error))
         limit = timeout or (None if profile == "gpu" else max(300.0, 10 * 60 * minutes(path)))
-        job = _Job(path, {**defaults, **given}, given, limit, jobs)
+        execute = partial(_execute, path, kernels=kernels, parameters=given, timeout=limit, at_a_time=jobs)
         try:
             with alone(out / f".partial-{path.stem}.lock", f"running {path.stem} into this folder"):
-                return _run_into(out, job, kernels, html)
+                return _run_into(out, path.stem, {**defaults, **given}, execute, html)
         except FileExistsError as error:
-            return LessonResult(path.stem, "refused", 0.0, job.values, str(error))
+            return LessonResult(path.stem, "refused", 0.0, {**defaults, **given}, str(error))
 
     say(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}")
     longest_first = sorted(paths, key=lambda path: -minutes(path))  # all cores have work until the end
@@ -158,17 +158,6 @@ def find_notebooks(notebooks: Sequence[str | os.PathLike[str]] | None = None) ->
     return found
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One notebook to execute: all its values, those given, seconds it may take, how many run at the same time."""
-
-    notebook: Path
-    values: dict[str, Any]
-    given: dict[str, Any]
-    timeout: float | None = None
-    at_a_time: int = 1
-
-
 class _Kernels:
     """The kernels of one run: each is this Python, and none outlives this process, however that ends."""
 
@@ -224,17 +213,19 @@ def _run_all(
     return results
 
 
-def _run_into(out: Path, job: _Job, kernels: _Kernels, html: bool) -> LessonResult:
+def _run_into(
+    out: Path, stem: str, values: dict[str, Any], execute: Callable[..., str | None], html: bool
+) -> LessonResult:
     """Run a lesson in a folder for unfinished things, then move what is whole to its place in `out`."""
-    stem, work, started = job.notebook.stem, out / f".partial-{job.notebook.stem}", time.monotonic()
-    given = " ".join(f"-p {shlex.quote(f'{name}={value}')}" for name, value in job.values.items())
-    command = f"reidlab lessons run {shlex.quote(stem)} {given}"
-    say(f"… {stem}  {' '.join(f'{name}={value}' for name, value in job.values.items())}")
+    work, started = out / f".partial-{stem}", time.monotonic()
+    pairs = [f"{name}={value}" for name, value in values.items()]
+    command = f"reidlab lessons run {shlex.quote(stem)} {' '.join(f'-p {shlex.quote(pair)}' for pair in pairs)}"
+    say(f"… {stem}  {' '.join(pairs)}")
     shutil.rmtree(work, ignore_errors=True)  # what a killed run left
     try:
         (work / "results").mkdir(parents=True)
         variables = {FOLDER_VARIABLE: str(work / "results"), COMMAND_VARIABLE: command}
-        message = _execute(job, work / "lesson.ipynb", kernels, variables)
+        message = execute(work / "lesson.ipynb", **variables)
         seconds = round(time.monotonic() - started, 1)
         if html and (work / "lesson.ipynb").is_file():
             try:
@@ -251,7 +242,7 @@ def _run_into(out: Path, job: _Job, kernels: _Kernels, html: bool) -> LessonResu
             _move(record, out / "results" / record.name)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return LessonResult(stem, "failed" if message else "passed", seconds, job.values, message, notebook, page)
+    return LessonResult(stem, "failed" if message else "passed", seconds, values, message, notebook, page)
 
 
 def _move(source: Path, target: Path) -> Path | None:
@@ -271,7 +262,7 @@ def _refresh(path: Path, kernels: _Kernels) -> LessonResult:
         before = path.read_bytes()
         with tempfile.TemporaryDirectory() as folder:
             executed = Path(folder) / "executed.ipynb"
-            message = _execute(_Job(path, values, {}), executed, kernels, {})
+            message = _execute(path, executed, kernels)
             if message is None:
                 _store_outputs(path, before, json.loads(executed.read_text(encoding="utf-8")))
     except (DataError, OSError) as error:
@@ -293,23 +284,31 @@ def _store_outputs(path: Path, before: bytes, executed: dict[str, Any]) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\r\n" if b"\r\n" in before else "\n")
 
 
-def _execute(job: _Job, output: Path, kernels: _Kernels, variables: dict[str, str]) -> str | None:
+def _execute(
+    notebook: Path,
+    output: Path,
+    kernels: _Kernels,
+    parameters: dict[str, Any] | None = None,
+    timeout: float | None = None,
+    at_a_time: int = 1,
+    **variables: str,
+) -> str | None:
     """Execute a notebook with papermill; return None if every cell ran, else one line: which cell failed, and how."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    end = None if job.timeout is None else time.monotonic() + job.timeout
+    end = None if timeout is None else time.monotonic() + timeout
     try:
         papermill.execute_notebook(
-            _as_is(job.notebook),
+            _as_is(notebook),
             _as_is(output),
-            parameters=job.given,
+            parameters=parameters,
             kernel_name="python3",
             language="python",
             progress_bar=False,
-            resources={"metadata": {"path": str(job.notebook.parent)}},  # papermill's `cwd` is one for all threads
-            kernel_manager_class=kernels.manager_class(_environment(job.at_a_time) | variables),
+            resources={"metadata": {"path": str(notebook.parent)}},  # papermill's `cwd` is one for all threads
+            kernel_manager_class=kernels.manager_class(_environment(at_a_time) | variables),
             extra_arguments=_end_with(os.getpid()),
             timeout_func=lambda cell: None if end is None else max(1, int(end - time.monotonic())),
             coalesce_streams=True,
@@ -320,7 +319,7 @@ def _execute(job: _Job, output: Path, kernels: _Kernels, variables: dict[str, st
         if isinstance(error, PapermillExecutionError):
             return f"cell [{error.exec_count}]: {error.ename}: {_first_line(error.evalue)}"
         if isinstance(error, CellTimeoutError):
-            return f"took longer than {job.timeout:.0f} seconds; give more with --timeout"
+            return f"took longer than {timeout:.0f} seconds; give more with --timeout"
         if isinstance(error, DeadKernelError):
             return "its kernel was killed or crashed; out of memory?"
         return f"{type(error).__name__}: {_first_line(error)}"
