@@ -294,7 +294,7 @@ def lessons_run(
     timeout: Annotated[float | None, typer.Option(help="Seconds that one notebook may take.")] = None,
 ) -> None:
     """Run lessons headlessly; unknown or ill-typed parameters are refused. Exit code 1 if any fails."""
-    from reidlab.lessons.run import run_lessons
+    from reidlab.lessons.runner import run_lessons
 
     results = run_lessons(
         notebooks or None,
@@ -314,7 +314,7 @@ def lessons_refresh(
     notebooks: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons if none is named.")] = None,
 ) -> None:
     """Execute committed notebooks again, in place."""
-    from reidlab.lessons.refresh import refresh
+    from reidlab.lessons.runner import refresh
 
     if any(not result.ok for result in refresh(notebooks or None)):
         raise typer.Exit(1)

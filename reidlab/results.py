@@ -5,14 +5,15 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reidlab.files import write_json
-from reidlab.lessons.environment import MINIMUM, hardware, installed
 
 if TYPE_CHECKING:
     from reidlab.data.records import Splits
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 COMMAND_VARIABLE = "REIDLAB_COMMAND"
 MUST_AGREE = ("dataset", "box", "protocol", "rule", "metric", "ap_formula")
+MINIMUM = {
+    "torch": "2.6",
+    "torchvision": "0.21",
+    "numpy": "1.26",
+    "scipy": "1.11",
+    "h5py": "3.10",
+    "matplotlib": "3.8",
+    "pillow": "10",
+    "pandas": "2.2",
+}
 ASSUMED = {"same_camera": "exclude"}  # also must agree; records from before it was written down meant this
 
 
@@ -99,6 +110,34 @@ def circumstances() -> dict[str, Any]:
         "versions": {"python": sys.version.split()[0], **found},
         "command": os.environ.get(COMMAND_VARIABLE) or _command(),
     }
+
+
+def installed(package: str) -> str | None:
+    """Return the installed version of a package without importing it, or None where it is absent.
+
+    Example:
+        >>> installed("numpy") is not None, installed("no-such-package")
+        (True, None)
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def hardware() -> str:
+    """Describe this computer in a few words: processor cores, and the GPU if torch is loaded and finds one.
+
+    Example:
+        >>> "core" in hardware()
+        True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    text = f"{platform.machine()}, {cores} processor core{'s' if cores != 1 else ''}"
+    torch = sys.modules.get("torch")  # loading torch takes seconds; whoever has results to write has loaded it
+    if torch is not None and torch.cuda.is_available():
+        text += f", {torch.cuda.get_device_name(0)}"
+    return text
 
 
 def _threads() -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reidlab.errors import DataError
-from reidlab.lessons.parameters import literals, source_of, tags_of
+from reidlab.lessons.parameters import literals
 
 COMMON = {
     "PROFILE": "laptop",
@@ -33,8 +33,12 @@ def code_cells(notebook: dict) -> list[dict]:
     return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def tags_of(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
 def markdown(notebook: dict) -> list[str]:
-    return [source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
 
 
 def text_of(output: dict) -> str:
@@ -45,7 +49,7 @@ def text_of(output: dict) -> str:
 
 
 def lines_of(cell: dict) -> int:
-    return sum(bool(line.strip()) for line in source_of(cell).splitlines())
+    return sum(bool(line.strip()) for line in cell["source"].splitlines())
 
 
 def execution_counts(notebook: dict) -> list[str]:
@@ -73,7 +77,7 @@ def parameters(notebook: dict) -> list[str]:
     cells = [cell for cell in code_cells(notebook) if "parameters" in tags_of(cell)]
     if len(cells) != 1:
         return [f"{len(cells)} cells are tagged `parameters`, expected exactly one"]
-    source = source_of(cells[0])
+    source = cells[0]["source"]
     try:
         values = literals(source)
     except DataError as error:
@@ -90,7 +94,7 @@ def _names_read(notebook: dict) -> set[str]:
     names = set()
     for cell in code_cells(notebook):
         if "parameters" not in tags_of(cell):
-            tree = ast.parse(re.sub(r"^\s*[%!].*$", "pass", source_of(cell), flags=re.MULTILINE))
+            tree = ast.parse(re.sub(r"^\s*[%!].*$", "pass", cell["source"], flags=re.MULTILINE))
             nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
             names |= {node.id for node in nodes if isinstance(node.ctx, ast.Load)}
     return names
@@ -125,7 +129,7 @@ def lengths(notebook: dict) -> list[str]:
 
 
 def paths(notebook: dict) -> list[str]:
-    texts = [source_of(cell) for cell in notebook["cells"]]
+    texts = [cell["source"] for cell in notebook["cells"]]
     texts += [text_of(output) for cell in code_cells(notebook) for output in cell["outputs"]]
     hits = (ABSOLUTE_PATH.search(text) for text in texts)
     return [f"absolute path: {hit.string[hit.start() : hit.start() + 60]!r}" for hit in hits if hit]
@@ -188,7 +192,7 @@ def guesses(notebook: dict) -> list[str]:
     """Every guess is asked for with `guess... = ...` and compared before it is asked for again."""
     found, open_guess, asked = [], None, 0
     for cell in code_cells(notebook):
-        source = source_of(cell)
+        source = cell["source"]
         for match in re.finditer(r"^(guess\w*) = (.+)$|check\.predict\(([^)]*)", source, re.MULTILINE):
             if match[1]:
                 asked += 1
@@ -214,13 +218,13 @@ def exercises(notebook: dict) -> list[str]:
         found.append(f"{len(at)} exercises and {len(solutions)} solutions, expected three to five of each")
     for start, end in zip(at, [*at[1:], len(cells)], strict=True):
         number = at.index(start) + 1
-        if "..." not in source_of(cells[start]):
+        if "..." not in cells[start]["source"]:
             found.append(f"exercise {number} holds no `...`: is it solved already?")
         code = [cell for cell in cells[start + 1 : end] if cell["cell_type"] == "code"][:1]
-        if not code or not re.search(r"check\.(exercise|function)\(", source_of(code[0])):
+        if not code or not re.search(r"check\.(exercise|function)\(", code[0]["source"]):
             found.append(f"exercise {number}: the next code cell is no check.exercise or check.function")
         own = [cell for cell in cells[start + 1 : end] if "solution" in tags_of(cell)]
-        text = source_of(own[0]) if len(own) == 1 else ""
+        text = own[0]["source"] if len(own) == 1 else ""
         parts = ("<details>", "<summary>", "</details>")
         if not all(part in text for part in parts) or len(PYTHON_BLOCK.findall(text)) != 1:
             found.append(f"exercise {number}: expected one collapsed solution with one ```python block after it")
@@ -229,7 +233,7 @@ def exercises(notebook: dict) -> list[str]:
 
 def habits(notebook: dict) -> list[str]:
     pattern = re.compile(r"^\s*[!%]pip|^\s*!|sys\.path|filterwarnings\(.ignore", re.MULTILINE)
-    hits = (pattern.search(source_of(cell)) for cell in code_cells(notebook))
+    hits = (pattern.search(cell["source"]) for cell in code_cells(notebook))
     return [f"not in a lesson: {hit.group().strip()}" for hit in hits if hit]
 
 
@@ -244,6 +248,6 @@ def with_solutions(notebook: dict) -> dict:
         if "exercise" in tags_of(cell):
             waiting = cell
         elif "solution" in tags_of(cell) and waiting is not None:
-            waiting["source"] = PYTHON_BLOCK.findall(source_of(cell))[0]
+            waiting["source"] = PYTHON_BLOCK.findall(cell["source"])[0]
             waiting = None
     return {**notebook, "cells": cells}

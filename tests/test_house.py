@@ -17,7 +17,7 @@ from notebook_rules import ABSOLUTE_PATH, link_problems
 
 import reidlab
 from reidlab.lessons.contents import catalogue, table
-from reidlab.lessons.environment import MINIMUM
+from reidlab.results import MINIMUM
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -142,7 +142,7 @@ def test_the_package_does_not_print(path: Path):
 
 
 @pytest.mark.parametrize(
-    "module", ["reidlab", "reidlab.cli", "reidlab.walkers", "reidlab.data.matfile", "reidlab.lessons.run"]
+    "module", ["reidlab", "reidlab.cli", "reidlab.walkers", "reidlab.data.matfile", "reidlab.lessons.runner"]
 )
 def test_importing_does_not_load_torch(module: str):
     code = f"import {module}, sys; sys.exit('torch' in sys.modules)"

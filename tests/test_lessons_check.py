@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidlab.lessons import check, environment
+from reidlab.lessons import check
 from reidlab.lessons.compare import difference, show
 
 
@@ -184,7 +184,7 @@ def test_long_values_are_shown_shortly():
 
 
 def test_environment_says_what_is_missing(capsys, monkeypatch):
-    monkeypatch.setattr(environment, "installed", lambda package: {"torch": "2.3.1", "numpy": None}.get(package, "99"))
+    monkeypatch.setattr(check, "installed", lambda package: {"torch": "2.3.1", "numpy": None}.get(package, "99"))
     check.environment()
     printed = capsys.readouterr().out
     assert "✗ torch 2.3.1 is installed; 2.6 or newer is needed" in printed

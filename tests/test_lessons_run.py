@@ -16,11 +16,9 @@ import pytest
 from conftest import REPOSITORY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from reidlab.lessons import execute
 from reidlab.lessons.contents import Lesson
 from reidlab.lessons.pages import index_page, lesson_page
-from reidlab.lessons.refresh import refresh
-from reidlab.lessons.run import find_notebooks, run_lessons
+from reidlab.lessons.runner import find_notebooks, refresh, run_lessons
 
 PARAMETERS = 'PROFILE = "laptop"  # how much\nSEED = 0  # of the draw\nFAST = True  # or slow\n'
 WORK = """import os, sys
@@ -53,9 +51,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lessons")
     out = folder / "out"
     notebooks = [
-        write_notebook(folder / "20_good.ipynb", WORK),
+        write_notebook(folder / "20_good.ipynb", WORK, "import matplotlib.pyplot as plt; plt.plot([1]); plt.show()"),
         write_notebook(folder / "21_bad.ipynb", "1 / 0", "print('never')"),
-        write_notebook(folder / "22_dead.ipynb", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"),
+        write_notebook(folder / "22_dead.ipynb", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
         write_notebook(folder / "23_other.ipynb", "1", parameters='PROFILE = "laptop"  # x'),
     ]
     before = {path.name: path.read_bytes() for path in notebooks}
@@ -79,14 +77,14 @@ def test_statuses(run):
     assert statuses == {"20_good": "passed", "21_bad": "failed", "22_dead": "failed", "23_other": "refused"}
     assert [result.ok for result in results.values()] == [True, False, False, False]
     assert results["21_bad"].message == "cell [3]: ZeroDivisionError: division by zero"
-    assert "SIGKILL" in results["22_dead"].message
+    assert "killed or crashed" in results["22_dead"].message
     assert results["23_other"].message == "unknown parameter SEED; known are PROFILE"
     assert results["20_good"].parameters == {"PROFILE": "smoke", "SEED": 3, "FAST": False}
 
 
 def test_files(run):
     out, _ = run
-    assert files_in(out) - {"notebooks/22_dead.failed.ipynb"} == {
+    assert files_in(out) - {"notebooks/22_dead.failed.ipynb", "pages/22_dead.html"} == {
         "index.html",
         "results.json",
         "notebooks/20_good.ipynb",
@@ -110,6 +108,7 @@ def test_contents(run):
     assert summary["20_good"]["page"] == "pages/20_good.html" and summary["20_good"]["seconds"] > 0
     page = (out / "pages" / "20_good.html").read_text()
     assert 'href="21_bad.html"' in page and 'href="../index.html"' in page and ".ipynb" not in page
+    assert "data:image/png;base64" in page
     index = (out / "index.html").read_text()
     assert 'href="pages/20_good.html"' in index and "division by zero" in index and "http" not in index
 
@@ -157,24 +156,52 @@ def test_a_lesson_that_takes_too_long(tmp_path):
     )  # cell or lesson, who is first
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_longest_first_and_as_many_at_a_time_as_asked_for(tmp_path, capsys):
+    meet = "import os, time; from pathlib import Path; Path(f'here{os.getpid()}').touch()\n"
+    meet += "while len(list(Path().glob('here*'))) < 2: time.sleep(0.05)"
+    paths = [write_notebook(tmp_path / f"{stem}.ipynb", meet) for stem in ("00_start_here", "06_training")]
+    results = run_lessons(paths, tmp_path / "out", timeout=40, html=False, jobs=2)
+    assert [(result.lesson, result.status) for result in results] == [
+        ("00_start_here", "passed"),
+        ("06_training", "passed"),
+    ]
+    capsys.readouterr()
+    run_lessons(paths, tmp_path / "out", timeout=40, html=False, jobs=1)
+    printed = capsys.readouterr().out
+    assert printed.index("… 06_training") < printed.index("… 00_start_here")
+
+
+SLOW = """import os, subprocess, sys, time
+from pathlib import Path
+if not Path("pids").exists():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path("pids").write_text(f"{os.getpid()} {child.pid} ")
+    time.sleep(60)"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX systems")
-def test_interrupting_ends_children_and_leaves_nothing_half_written(tmp_path, number):
-    slow = "import os, time; from pathlib import Path; Path('pid').write_text(str(os.getpid())); time.sleep(60)"
-    notebook = write_notebook(tmp_path / "24_slow.ipynb", slow)
+def test_an_ended_runner_leaves_no_process_and_nothing_half_written(tmp_path, number):
+    notebook, out = write_notebook(tmp_path / "24_slow.ipynb", SLOW), tmp_path / "out"
     # Shells start background jobs with Ctrl-C ignored, and children inherit that; this one shall hear it in any case.
     code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "from reidlab.lessons.run import run_lessons; run_lessons(sys.argv[1:2], sys.argv[2], 'smoke')"
-    command = [sys.executable, "-c", code, str(notebook), str(tmp_path / "out")]
+    code += "from reidlab.lessons.runner import run_lessons; run_lessons(sys.argv[1:2], sys.argv[2], 'smoke')"
+    command = [sys.executable, "-c", code, str(notebook), str(out)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     runner = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-    pid = tmp_path / "pid"
-    wait_until(lambda: pid.is_file() and pid.read_text(), 60)
+    pids = tmp_path / "pids"
+    wait_until(lambda: pids.is_file() and pids.read_text().endswith(" "), 60)
     runner.send_signal(number)
     _, errors = runner.communicate(timeout=30)
-    assert runner.returncode != 0 and "KeyboardInterrupt" in errors
-    wait_until(lambda: not alive(int(pid.read_text())), 20)
-    assert files_in(tmp_path) == {"24_slow.ipynb", "pid"}
+    assert runner.returncode != 0
+    wait_until(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()), 20)
+    left = files_in(tmp_path) - {"24_slow.ipynb", "pids"}
+    if number == signal.SIGKILL:
+        assert all(name.startswith("out/.partial-24_slow") for name in left)
+        (result,) = run_lessons([notebook], out, html=False)
+        assert result.ok and files_in(out) == {"notebooks/24_slow.ipynb", "results.json"}
+    else:
+        assert "KeyboardInterrupt" in errors and not left
 
 
 def wait_until(condition, seconds: float) -> None:
@@ -191,20 +218,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_executing_in_this_process(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    notebook = write_notebook(
-        tmp_path / "21_bad.ipynb", "import matplotlib.pyplot as plt; plt.plot([1]); plt.show()", "1 / 0"
-    )
-    job = {"notebook": str(notebook), "output": str(tmp_path / "o.ipynb"), "page": str(tmp_path / "o.html")}
-    (tmp_path / "job.json").write_text(json.dumps({**job, "parameters": {"SEED": 1}, "timeout": 60}))
-    monkeypatch.setattr(execute, "end_with_parent", lambda end: None)
-    monkeypatch.delenv("MPLBACKEND", raising=False)
-    assert execute.main(str(tmp_path / "job.json")) == 1
-    assert "ZeroDivisionError" in json.loads((tmp_path / "report.json").read_text())["message"]
-    assert "data:image/png;base64" in (tmp_path / "o.html").read_text()
-
-
 def test_refresh(tmp_path):
     good = write_notebook(
         tmp_path / "20_good.ipynb", "import sys\nprint(SEED)", "print('a'); sys.stdout.flush(); print('b')"
@@ -219,10 +232,26 @@ def test_refresh(tmp_path):
     notebook = nbformat.read(good, as_version=4)
     assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == [1, 2, 3]
     assert notebook.cells[3].outputs[0].text == "a\nb\n" and len(notebook.cells[3].outputs) == 1
-    assert "version" not in notebook.metadata.language_info and not notebook.cells[2].metadata
-    first = good.read_bytes()
-    refresh([good])
-    assert good.read_bytes() == first
+
+
+def test_refresh_changes_outputs_and_counts_only(tmp_path):
+    path = write_notebook(tmp_path / "20_good.ipynb", "print(SEED, 'é')", "1 + 1")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["metadata"] |= {"title": "kept", "authors": [{"name": "A"}]}
+    content["cells"][2]["metadata"] = {"tags": ["kept"], "collapsed": True}
+    before = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+    path.write_text(before, encoding="utf-8", newline="\r\n")
+    assert refresh([path])[0].ok
+    first = path.read_bytes()
+    assert first.count(b"\r\n") == first.count(b"\n")
+    after = json.loads(first)
+    assert "".join(after["cells"][2]["outputs"][0]["text"]) == "0 é\n"
+    for cell in after["cells"]:
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    assert json.dumps(after, ensure_ascii=False, indent=1) + "\n" == before
+    refresh([path])
+    assert path.read_bytes() == first
 
 
 def test_pages_escape_what_they_show(tmp_path):

@@ -14,7 +14,7 @@ from conftest import REPOSITORY
 
 from reidlab.errors import DataError
 from reidlab.lessons import results, setup
-from reidlab.lessons.contents import catalogue, header, table
+from reidlab.lessons.contents import PROFILES, catalogue, header, table
 from reidlab.lessons.parameters import literals, parse_parameters, read_notebook, read_parameters
 from reidlab.walkers import World, writer
 
@@ -99,7 +99,9 @@ def test_the_table_of_contents_is_complete():
     lessons = catalogue()
     numbers = [lesson.number for lesson in lessons]  # lessons still to be written leave gaps
     assert numbers == ["00", "01", "02", "03", "04", "05", "06", "07"]
+    assert numbers == sorted(numbers)
     for lesson in lessons:
+        assert set(lesson.minutes) <= set(PROFILES) and lesson.needs
         assert 3 <= len(lesson.objectives) <= 5 and lesson.goal.endswith(".")
         assert lesson.minutes["smoke"] <= 0.5 and lesson.minutes["laptop"] <= 6
         assert f"({lesson.notebook})" not in header(lesson.stem)  # a lesson does not link to itself
@@ -124,13 +126,10 @@ GOOD = '[00_a]\ntitle = "A"\ngoal = "G."\nobjectives = ["do"]\nneeds = []\nminut
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[00_a", "not valid TOML"),
-        (GOOD.replace('goal = "G."\n', ""), "expected exactly title, goal"),
-        (GOOD.replace('"A"', "3"), "title is a int, expected a str"),
-        (GOOD.replace("smoke", "quick"), "expected numbers for smoke, laptop"),
-        (GOOD.replace("00_a", "a"), "must begin with two digits"),
-        (GOOD.replace("00_a", "01_a") + GOOD, "in the order of their numbers"),
-        ("a = 1", "expected exactly title"),
+        ("[00_a", "not a table of contents"),
+        (GOOD.replace('goal = "G."\n', ""), "missing .* 'goal'"),
+        (GOOD.replace("goal", "aim"), "'aim'"),
+        ("a = 1", "not a table of contents"),
     ],
 )
 def test_damaged_tables_of_contents(tmp_path, text, message):
@@ -146,7 +145,6 @@ def test_damaged_tables_of_contents(tmp_path, text, message):
         ("3", 0, 3),
         ("3", 0.5, 3.0),
         ("1e-3", 0.5, 1e-3),
-        ("nan", 0.5, None),
         ("True", False, True),
         ("3", "text", "3"),
         ("None", None, None),
@@ -156,7 +154,7 @@ def test_damaged_tables_of_contents(tmp_path, text, message):
 )
 def test_parameters_take_the_type_of_the_default(text, default, expected):
     value = parse_parameters([("X", text)], {"X": default})["X"]
-    assert (value == expected and type(value) is type(expected)) or (text == "nan" and value != value)
+    assert value == expected and type(value) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +168,8 @@ def test_parameters_take_the_type_of_the_default(text, default, expected):
         ([("N", "True")], {"N": 3}, "N: got 'True', expected a whole number"),
         ([("N", "1"), ("N", "2")], {"N": 3}, "parameter N is given twice"),
         ([("L", "3")], {"L": [1]}, "L: got '3', expected a list"),
+        ([("X", "nan")], {"X": 0.5}, "X: got 'nan', expected a number"),
+        ([("X", "1e999")], {"X": 0.5}, "X is inf; only finite"),
     ],
 )
 def test_parameters_that_do_not_fit_are_refused(pairs, known, message):
@@ -189,9 +189,7 @@ def test_typed_parameters_are_literals_too():
     assert literals("A: int = -1\n# note\nB = None") == {"A": -1, "B": None}
 
 
-@pytest.mark.parametrize(
-    "text", ["", "<html>", "[]", '{"nbformat": 3, "worksheets": []}', '{"nbformat": 4}', "\x00\xff"]
-)
+@pytest.mark.parametrize("text", ["", "<html>", "[]", '{"nbformat": 3}', '{"nbformat": 4}', "\x00\xff"])
 def test_files_that_are_no_notebooks(tmp_path, text):
     path = tmp_path / "x.ipynb"
     path.write_text(text, encoding="latin-1")

@@ -8,7 +8,6 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import time
 import types
@@ -26,10 +25,9 @@ from reidlab.data.records import Record
 from reidlab.errors import DataError, message_for_user
 from reidlab.features import extract_features
 from reidlab.files import Lock, alone, atomic_path, sweep, unfinished, write_json
-from reidlab.lessons.execute import own_kernel
 from reidlab.lessons.pages import index_page
 from reidlab.lessons.parameters import parse_parameters, read_parameters
-from reidlab.lessons.run import run_lessons
+from reidlab.lessons.runner import _Kernels, run_lessons
 from reidlab.models.pixels import RawPixels
 from reidlab.signals import end_with_parent
 from reidlab.training import RunFolder, TrainConfig
@@ -364,21 +362,22 @@ def test_a_kernel_is_of_this_python_whatever_is_installed(tmp_path, monkeypatch)
     from jupyter_client.kernelspec import get_kernel_spec
 
     assert get_kernel_spec("python3").argv[0] == "/other/python"
-    assert own_kernel()(kernel_name="python3").kernel_spec.argv[0] == sys.executable
+    assert _Kernels().manager_class({})(kernel_name="python3").kernel_spec.argv[0] == sys.executable
 
 
 def test_a_python_without_kernels_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr("reidlab.lessons.environment.installed", lambda name: None if name == "ipykernel" else "1")
+    monkeypatch.setattr("reidlab.lessons.runner.installed", lambda name: None if name == "ipykernel" else "1")
     with pytest.raises(FileNotFoundError, match=r"ipykernel missing in this Python.*pip install"):
         run_lessons(["00"], tmp_path)
 
 
 def book(*cells, **more):
-    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": list(cells), **more})
+    return json.dumps({"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": list(cells), **more})
 
 
 def parameters(source, tags=("parameters",)):
-    return {"cell_type": "code", "metadata": {"tags": tags}, "source": source}
+    blank = {"cell_type": "code", "execution_count": None, "outputs": []}
+    return {**blank, "metadata": {"tags": tags}, "source": source}
 
 
 ODD = {
@@ -423,7 +422,7 @@ def test_odd_notebooks_are_refused_one_by_one(tmp_path, capsys):
 def test_values_that_no_record_holds_are_refused(tmp_path):
     (tmp_path / "mini.ipynb").write_text(book(parameters('PROFILE = "laptop"\nRATE = 0.1')))
     (result,) = run_lessons([tmp_path / "mini.ipynb"], tmp_path / "out", parameters=[("RATE", "nan")], html=False)
-    assert result.status == "refused" and "is nan; only finite" in result.message
+    assert result.status == "refused" and result.message == "RATE: got 'nan', expected a number such as 0.1"
     with pytest.raises(ValueError, match="expected a dict"):
         parse_parameters([("A", "{[]: 1}")], {"A": {}})
 
@@ -440,19 +439,6 @@ def test_links_to_pages_with_odd_names(tmp_path):
     result = {"lesson": "a#1", "status": "passed", "seconds": 1, "profile": "smoke", "page": "pages/a#1 %.html"}
     text = index_page(tmp_path / "index.html", [], [{**result, "message": None, "date": "2020"}]).read_text()
     assert 'href="pages/a%231%20%25.html"' in text
-
-
-@posix
-def test_the_process_of_a_killed_runner_ends(tmp_path, monkeypatch):
-    """The runner is gone before the process of the lesson begins to watch it."""
-    from reidlab.lessons import execute
-
-    ended = []
-    monkeypatch.setattr(execute, "execute", lambda job: time.sleep(1))
-    monkeypatch.setattr(execute.os, "kill", lambda pid, number: ended.append(number))
-    write_json(tmp_path / "job.json", {"runner": os.getppid() + 1})
-    execute.main(str(tmp_path / "job.json"))
-    assert ended == [signal.SIGTERM]
 
 
 def test_an_unfinished_folder_is_removed_with_what_is_in_it(tmp_path):

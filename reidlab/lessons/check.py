@@ -8,17 +8,46 @@ from __future__ import annotations
 import copy
 import dis
 import math
+import platform
+import re
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from reidlab.lessons.compare import as_numbers, difference, is_number, show
-from reidlab.lessons.environment import environment, versions
 from reidlab.progress import say
+from reidlab.results import MINIMUM, installed
 
-__all__ = ["environment", "exercise", "function", "predict", "versions"]
+__all__ = ["environment", "exercise", "function", "predict"]
 
 Hints = Mapping[Any, str] | Sequence[tuple[Any, str]]
+
+
+def environment() -> None:
+    """Print one line for each package the lessons need: there and new enough, or what to do.
+
+    The lines name the versions needed, not the ones installed, so they are the same on every computer that is
+    in order.
+
+    Example:
+        >>> environment()  # doctest: +ELLIPSIS
+        ✓ python 3.10 or newer
+        ✓ torch 2.6 or newer...
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    found = {"python": platform.python_version(), **{package: installed(package) for package in MINIMUM}}
+    for package, minimum in {"python": "3.10", **MINIMUM}.items():
+        if found[package] is None:
+            say(f"✗ {package} is not installed; {minimum} or newer is needed: pip install -e '.[lessons]'")
+        elif _numbers(found[package]) < _numbers(minimum):
+            say(f"✗ {package} {found[package]} is installed; {minimum} or newer is needed: pip install -e '.[lessons]'")
+        else:
+            say(f"✓ {package} {minimum} or newer")
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)[:3]]
 
 
 def predict(name: str, guess: Any, truth: Any, unit: str = "", tolerance: float | None = None) -> None:

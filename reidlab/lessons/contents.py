@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reidlab.errors import DataError
 
@@ -32,8 +32,8 @@ class Lesson:
     stem: str
     title: str
     goal: str
-    objectives: tuple[str, ...]
-    needs: tuple[str, ...]
+    objectives: Sequence[str]
+    needs: Sequence[str]
     minutes: dict[str, float]
 
     @property
@@ -74,7 +74,7 @@ def catalogue(path: str | os.PathLike[str] | None = None) -> list[Lesson]:
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: the file is not TOML, or an entry misses something, names something unknown, or is out of order.
+        DataError: the file is not TOML, or an entry misses something or names something unknown.
 
     Example:
         >>> catalogue()[0].stem
@@ -87,13 +87,9 @@ def catalogue(path: str | os.PathLike[str] | None = None) -> list[Lesson]:
         import tomli as tomllib
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: is not valid TOML ({error})") from None
-    lessons = [_lesson(path, stem, table) for stem, table in tables.items()]
-    stems = [lesson.stem for lesson in lessons]
-    if stems != sorted(stems):
-        raise DataError(f"{path}: lessons are in the order {', '.join(stems)}; put them in the order of their numbers")
-    return lessons
+        return [Lesson(stem, **table) for stem, table in tables.items()]
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        raise DataError(f"{path}: is not a table of contents ({error}); get it again from the repository") from None
 
 
 def header(stem: str, lessons: list[Lesson] | None = None) -> str:
@@ -142,20 +138,3 @@ def table(lessons: list[Lesson] | None = None, folder: str = "notebooks") -> str
         link, minutes = f"[{lesson.title}]({folder}/{lesson.notebook})", lesson.minutes["laptop"]
         rows.append(f"| {lesson.number} | {link} | {lesson.goal} | {minutes:g} |")
     return "\n".join(rows)
-
-
-def _lesson(path: Path, stem: str, table: Any) -> Lesson:
-    fields = {"title": str, "goal": str, "objectives": list, "needs": list, "minutes": dict}
-    if not isinstance(table, dict) or set(table) != set(fields):
-        got = ", ".join(table) if isinstance(table, dict) else type(table).__name__
-        raise DataError(f"{path}: [{stem}] has {got}; expected exactly {', '.join(fields)}")
-    for name, kind in fields.items():
-        if not isinstance(table[name], kind):
-            raise DataError(f"{path}: [{stem}] {name} is a {type(table[name]).__name__}, expected a {kind.__name__}")
-    minutes = table["minutes"]
-    bad = [name for name, value in minutes.items() if name not in PROFILES or not isinstance(value, (int, float))]
-    if bad or not {"smoke", "laptop"} <= set(minutes):
-        raise DataError(f"{path}: [{stem}] minutes is {minutes}; expected numbers for smoke, laptop and perhaps gpu")
-    if not (stem[:2].isdigit() and stem[2:3] == "_"):
-        raise DataError(f"{path}: [{stem}] must begin with two digits and an underscore, as in 00_start_here")
-    return Lesson(stem, table["title"], table["goal"], tuple(table["objectives"]), tuple(table["needs"]), minutes)

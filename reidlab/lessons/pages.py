@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -41,7 +42,9 @@ def lesson_page(notebook: str | os.PathLike[str], page: str | os.PathLike[str]) 
     from nbconvert import HTMLExporter
 
     content = nbformat.read(notebook, as_version=4)
-    exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="")
+    log = logging.getLogger("nbconvert")
+    log.setLevel(logging.ERROR)  # it warns of each picture without alternative text; lessons describe theirs in print
+    exporter = HTMLExporter(template_name="lab", require_js_url="", jquery_url="", log=log)
     text, _ = exporter.from_notebook_node(content, resources={"metadata": {"name": Path(page).stem}})
     text = re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', text)
     text = text.replace(f'href="{INDEX}"', 'href="../index.html"')
