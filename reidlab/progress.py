@@ -1,4 +1,4 @@
-"""What is shown while work goes on, and never ends it: lines for the console, and one progress bar."""
+"""What is shown while work goes on, and never ends it: lines, one progress bar, and texts of sizes and durations."""
 
 from __future__ import annotations
 
@@ -60,3 +60,26 @@ def progress(iterable: Iterable[T], description: str, total: int | None = None, 
     live = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
     disable = None if live else True  # None leaves the choice to TQDM_DISABLE
     yield from tqdm(iterable, desc=description, total=total, unit=unit, disable=disable, leave=False)
+
+
+def size_text(number: float) -> str:
+    """Write a number of bytes, in units of 10^6 or 10^9.
+
+    Example:
+        >>> size_text(2_500_000), size_text(7_384_000_000)
+        ('2.5 MB', '7.38 GB')
+    """
+    return f"{number / 1e9:.2f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a time in seconds, minutes or hours.
+
+    Example:
+        >>> duration_text(0.123), duration_text(75.4), duration_text(600), duration_text(10_000)
+        ('0.12 s', '75 s', '10 min', '2 h 47 min')
+    """
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
