@@ -37,10 +37,10 @@ OPENED = 64
 """Images of each part of the data that are opened, besides the first and the last of each camera."""
 STEPS = 3
 """That are taken; the second is the first with the optimizer's moments in memory."""
-# the last two: of C++, and of oneDNN, whose layers need memory to be made
 _SHORTAGE = re.compile(
-    r"out of memory|not enough memory|can(no|')t allocate memory|bad_alloc|could not create", re.IGNORECASE
+    "out of memory|not enough memory|can(no|')t allocate memory|bad_alloc|could not create a (primitive|memory)", re.I
 )
+"""What torch, C++ and oneDNN say where memory is short."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,11 @@ def dry_run(
     if reading:
         duration += f", and {1e3 * reading:.1f} ms to read an image for the first time"
     memory = "not known on this system"
-    if peak is not None:
-        owner = f"torch took of {device}" if device.startswith("cuda") else "this process took so far"
-        memory = f"{size_text(1e6 * peak)}, the most that {owner} ({size_text(1e6 * before)} before the steps)"
+    if peak is not None and device.startswith("cuda"):
+        memory = f"{size_text(1e6 * peak)}, the most that torch took of {device}"
+    elif peak is not None:
+        earlier = size_text(1e6 * before)
+        memory = f"{size_text(1e6 * peak)}, the most that this process took so far (before the steps {earlier})"
     files = f"last.pt {size_text(last)}, "
     files += f"best.pt {size_text(best)}" if best else "no best.pt, since no identities are held out"
     table |= {
@@ -191,15 +193,7 @@ def _undisturbed(device: str) -> Iterator[None]:
 
 
 def _take_steps(training: Training, steps: int) -> tuple[list[float], float, dict[str, float]]:
-    """Take real steps.
-
-    Returns:
-        Seconds of each step, seconds to read one image for the first time, and the terms of the last loss.
-
-    Raises:
-        OSError: too little memory; the message proposes a smaller `chunk`.
-        FloatingPointError: NaN or infinity in features or loss.
-    """
+    """Take real steps; return the seconds of each, those to read one image for the first time, and the last loss."""
     device = training.device
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
