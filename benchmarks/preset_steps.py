@@ -1,6 +1,6 @@
 """A real step of each paper's preset at its true sizes: does it run, how long does it take, how much memory.
 
-    python benchmarks/preset_steps.py [PRESET ...] [--data FOLDER] [--precisions float32 bfloat16] [--limit 12]
+    python benchmarks/preset_steps.py [PRESET ...] [--data FOLDER] [--precisions float32 bfloat16] [--chunk 0]
         [--into FILE]
 
 The presets are those of the papers (bnneck, rga_sc, relation, mgn) with random weights in place of ImageNet's: 64
@@ -9,9 +9,8 @@ Each row is a process of its own, which takes two steps, since the optimizer's m
 terms of the loss must be finite, and all weights that are trained must get a finite gradient.
 
 Seconds of a core are what a step takes with one thread on a free machine; seconds of the clock are longer where others
-work, too. Memory is the peak of the process's resident memory less that before the network was made (Linux), beside the
-estimate of `reidlab.training.plan`. Where 1.2 × the estimate for the whole batch is over --limit gigabytes of 10⁹
-bytes, the batch goes through the network in chunks of 32 or 16, and the row says so.
+work, too. Memory is the peak of the process's resident memory less that before the network was made (Linux). With
+--chunk 32 or 16 the batch goes through the network in chunks, for machines with less memory, and the row says so.
 
 Images are those of the embedded world in the size of CUHK03, written to FOLDER if it is not there (a few minutes,
 2 GB). About ten minutes on a free core. Rows go into results/preset_steps.json in place of older ones of the same
@@ -21,7 +20,6 @@ preset and precision; a table is printed.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import math
 import os
@@ -39,42 +37,20 @@ from reidlab.files import write_json
 from reidlab.models import Baseline
 from reidlab.results import circumstances
 from reidlab.training import TrainConfig, Training
-from reidlab.training.plan import Plan, plan
 from reidlab.walkers import World
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAPERS = ("bnneck", "rga_sc", "relation", "mgn")
-CHUNKS = (0, 32, 16)
-ABOVE_ESTIMATE = 1.2  # about what a step takes at most, over what plan counts: see peak_over_estimate in the results
 GB = 10**9
 
 
-def settings(preset: str, precision: str, chunk: int) -> TrainConfig:
-    return TrainConfig.preset(preset, weights=None, precision=precision, chunk=chunk)
-
-
-def choose_chunk(preset: str, precision: str, data: Splits, limit: float) -> Plan:
-    """Plan with the whole batch, or with the largest chunk that should stay below the limit."""
-    for chunk in CHUNKS:
-        found = plan(settings(preset, precision, chunk), data, steps=0)
-        if ABOVE_ESTIMATE * found.memory.total <= limit * GB:
-            return found
-    raise SystemExit(f"{preset}, {precision}: chunks of {CHUNKS[-1]} need over {limit} GB; raise --limit")
-
-
-def row_of(preset: str, precision: str, data: Splits, arguments: argparse.Namespace) -> dict[str, Any]:
-    planned = choose_chunk(preset, precision, data, arguments.limit)
-    config = planned.config
+def row_of(preset: str, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, preset, "--precisions", precision, "--data", str(arguments.data)]
-    command += ["--run", str(config.chunk)]
+    command += ["--chunk", str(arguments.chunk), "--run"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
-    found = json.loads(done.stdout.splitlines()[-1])
-    memory = dataclasses.asdict(planned.memory) | {"total": planned.memory.total}
-    height, width = planned.size
-    row = {"preset": preset, "precision": precision, "chunk": config.chunk, "batch": planned.rows}
-    row |= {"height": height, "width": width, "identities": planned.identities, "parameters": planned.parameters}
-    row |= {"optimizer": config.optimizer, **found, "estimate": memory}
-    return row | {"peak_over_estimate": found["peak_bytes"] / planned.memory.total}
+    return {"preset": preset, "precision": precision, "chunk": arguments.chunk} | json.loads(
+        done.stdout.splitlines()[-1]
+    )
 
 
 def run(config: TrainConfig, data: Splits) -> dict[str, Any]:
@@ -99,6 +75,12 @@ def run(config: TrainConfig, data: Splits) -> dict[str, Any]:
         training.schedule.step()
     trained = [p for p in training.model.parameters() if p.requires_grad]
     return {
+        "batch": len(labels),
+        "height": training.model.height,
+        "width": training.model.width,
+        "identities": len(training.inputs.sampler.indices),
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "optimizer": config.optimizer,
         "image_shape": list(images.shape),
         "people_in_batch": len(labels.unique()),
         "seconds": seconds,
@@ -135,10 +117,9 @@ def status(name: str) -> int:
 def print_row(row: dict[str, Any]) -> None:
     size = f"{row['batch']} × {row['height']}×{row['width']}" + (f", chunk {row['chunk']}" if row["chunk"] else "")
     seconds = f"{row['seconds'][-1]:.0f} s, {row['processor_seconds'][-1]:.0f} s of a core"
-    peak, estimate = row["peak_bytes"] / GB, row["estimate"]["total"] / GB
     print(
         f"{row['preset']:<9} {row['precision']:<9} {size:<24} {seconds:<23} loss {row['loss'][0]:.3f} ({row['terms']} "
-        f"terms), {peak:.2f} GB = {row['peak_over_estimate']:.2f} × the estimate, {estimate:.2f} GB",
+        f"terms), {row['peak_bytes'] / GB:.2f} GB",
         flush=True,
     )
 
@@ -148,8 +129,8 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("presets", nargs="*", help=f"of {', '.join(PAPERS)}; all if none is named")
     parser.add_argument("--data", type=Path, default=Path("data/walkers-full"), help="world of size full")
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--limit", type=float, default=12, help="gigabytes that a process may take")
-    parser.add_argument("--run", type=int, metavar="CHUNK", help="one row, here, as JSON")
+    parser.add_argument("--chunk", type=int, default=0, help="images that go through the network at a time; 0 for all")
+    parser.add_argument("--run", action="store_true", help="one row, here, as JSON")
     parser.add_argument("--into", type=Path, default=RESULTS / "preset_steps.json")
     arguments = parser.parse_args()
     arguments.presets = arguments.presets or list(PAPERS)
@@ -161,18 +142,18 @@ def read_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = read_arguments()
     data = CUHK03(World.preset("full").write(arguments.data), box="labeled")
-    if arguments.run is not None:
-        config = settings(arguments.presets[0], arguments.precisions[0], arguments.run)
+    if arguments.run:
+        changes = {"weights": None, "precision": arguments.precisions[0], "chunk": arguments.chunk}
+        config = TrainConfig.preset(arguments.presets[0], **changes)
         print(json.dumps(run(config, data)))
         return
     there = json.loads(arguments.into.read_text(encoding="utf-8"))["rows"] if arguments.into.exists() else []
     for preset in arguments.presets:
         for precision in arguments.precisions:
-            row = row_of(preset, precision, data, arguments) | {"date": circumstances()["date"]}
+            row = row_of(preset, precision, arguments) | {"date": circumstances()["date"]}
             print_row(row)
             there = [old for old in there if (old["preset"], old["precision"]) != (preset, precision)] + [row]
-            facts = {"data": data.title, "limit_bytes": int(arguments.limit * GB)}
-            write_json(arguments.into, {"rows": there} | facts | circumstances())
+            write_json(arguments.into, {"rows": there, "data": data.title} | circumstances())
 
 
 if __name__ == "__main__":

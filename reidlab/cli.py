@@ -181,18 +181,13 @@ def train(
             part = "bounding_box_train/" if data_format == "market1501" else "train/ (beside query/ and gallery/)"
             lacks = "the protocol names no images to train on" if data_format == "cuhk03" else f"{part} is missing"
             raise DataError(f"{root}: nothing to train on: {lacks}; `reidlab evaluate` needs none")
-        if dry_run:
-            from reidlab.training.plan import plan
-
-            planned = plan(config, data, where, workers, ranks, cache)
-            _say(ranks, f"{data}\n\n{planned.config}\n\n{planned}")
-        else:
-            _train_into(run, resume, preset, config, data, where, workers, ranks, cache)
+        _train_into(run, resume, dry_run, preset, config, data, where, workers, ranks, cache)
 
 
 def _train_into(
     run: Path,
     resume: bool,
+    dry: bool,
     preset: str,
     config: TrainConfig,
     data: Splits,
@@ -203,15 +198,16 @@ def _train_into(
 ) -> None:
     from reidlab.training import RunFolder
     from reidlab.training import train as fit
-    from reidlab.training.machine import settle_precision
-    from reidlab.training.preflight import preflight
+    from reidlab.training.dry_run import dry_run
+    from reidlab.training.precision import settle_precision
     from reidlab.training.report import finish_run
 
-    folder = RunFolder(run, resume, preset, writes=ranks.is_first)
+    folder = None if dry else RunFolder(run, resume, preset, writes=ranks.is_first)
     config = settle_precision(config, device, ranks, folder)
     _say(ranks, f"{data}\n\n{config}\n")
-    for line in preflight(config, data, run, device, workers, ranks, cache):
-        _say(ranks, line)
+    _say(ranks, str(dry_run(config, data, device, workers, run, ranks, cache)))
+    if folder is None:
+        return
     try:
         result = fit(config, data, device, workers, report=_print_row, run=folder, ranks=ranks, cache=cache)
         _say(

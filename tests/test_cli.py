@@ -119,7 +119,7 @@ def test_ctrl_c_at_the_scores_says_that_resume_takes_them(market, tmp_path, desc
     assert on.exit_code == 0 and "last.pt: rank-1" in on.output
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(market, tmp_path):
+def test_a_dry_run_prints_a_table_and_writes_nothing(market, tmp_path):
     planned = run("train", market, "--out", tmp_path / "run", "--dry-run", *SMALL)
     assert planned.exit_code == 0, planned.output
     assert "iterations" in planned.output and "parameters" in planned.output

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from reidlab.lessons.setup import say_duration
-from reidlab.training import RunFolder, TrainConfig, load_checkpoint, machine, train
-from reidlab.training.machine import quickest_precision, settle_precision
-from reidlab.training.plan import forecast
+from reidlab.training import RunFolder, TrainConfig, load_checkpoint, precision, train
+from reidlab.training.dry_run import forecast
+from reidlab.training.precision import quickest_precision, settle_precision
 
 SMALL = {"identities_per_batch": 2, "images_per_identity": 2, "iterations": 2, "log_every": 1}
 
@@ -23,7 +23,7 @@ def test_bfloat16_is_chosen_only_where_a_step_is_clearly_quicker(monkeypatch, fu
             raise RuntimeError("no bfloat16 here")
         return half if in_half else full
 
-    monkeypatch.setattr(machine, "_block_seconds", seconds)
+    monkeypatch.setattr(precision, "_block_seconds", seconds)
     quickest_precision.cache_clear()
     try:
         assert quickest_precision("cpu") == chosen

@@ -190,8 +190,8 @@ def say_duration(config: TrainConfig, data: Splits, device: str = "cpu", workers
     import torch
 
     from reidlab.progress import duration_text
-    from reidlab.training.machine import settle_precision
-    from reidlab.training.plan import forecast
+    from reidlab.training.dry_run import forecast
+    from reidlab.training.precision import settle_precision
 
     config = settle_precision(config, device)
     images = config.identities_per_batch * config.images_per_identity

@@ -29,11 +29,11 @@ from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.held_out import Lookout, hold_out
 from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs
-from reidlab.training.machine import memory_mb, settle_precision
 from reidlab.training.optimizing import new_optimizer, new_schedule
+from reidlab.training.precision import settle_precision
 from reidlab.training.randomness import random_state, restore_random, seed_everything
 from reidlab.training.runs import RunFolder
-from reidlab.training.step import Step, check_finite
+from reidlab.training.step import Step, check_finite, memory_mb
 from reidlab.training.watch import Watch
 
 Report = Callable[[dict[str, Any]], None]

@@ -1,4 +1,4 @@
-"""What a run takes of the machine, and what the machine is quick at."""
+"""precision="auto": bfloat16 where a training step is clearly quicker in it, float32 elsewhere."""
 
 from __future__ import annotations
 
@@ -6,46 +6,22 @@ import contextlib
 import dataclasses
 import functools
 import os
-import sys
 import time
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from reidlab.files import read_json
 from reidlab.models.backbones import ResidualBlock
+from reidlab.ranks import Ranks
+from reidlab.training.config import TrainConfig
+from reidlab.training.runs import RunFolder
 from reidlab.training.step import PRECISIONS
-
-if TYPE_CHECKING:
-    from reidlab.ranks import Ranks
-    from reidlab.training.config import TrainConfig
-    from reidlab.training.runs import RunFolder
 
 PRECISION_VARIABLE = "REIDLAB_PRECISION"
 """Environment variable with what precision="auto" shall be, in place of a measurement."""
 GAIN = 1.2
 """How many times quicker than float32 bfloat16 must be before "auto" chooses it: a tie changes no numbers."""
-
-
-def memory_mb(device: str) -> float | None:
-    """Return the most memory that this process has used so far, in MB (10^6 bytes); None where nobody counts it.
-
-    Args:
-        device: of a GPU, what torch's tensors took of it; otherwise what the whole process took of main memory.
-
-    Example:
-        >>> memory_mb("cpu") is None or memory_mb("cpu") > 10
-        True
-    """
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    with contextlib.suppress(ImportError):  # Windows has no such module
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, which macOS counts in bytes
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
-    return None
 
 
 def settle_precision(
