@@ -219,7 +219,8 @@ class RunFolder:
             raise ValueError(f"{self.path}: got other settings, {'; '.join(changed)}; begin a new run with them")
         if there.get("augment") != own.get("augment"):
             raise ValueError(
-                f"{self.path}: was begun with augment={there.get('augment')}, got {own.get('augment')}; pass the same one"
+                f"{self.path}: was begun with augment={there.get('augment')}, got {own.get('augment')}; pass the same "
+                "one"
             )
         moved = [
             f"{name} {data.get(name)} became {value}" for name, value in own["data"].items() if data.get(name) != value
