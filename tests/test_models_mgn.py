@@ -233,12 +233,3 @@ def test_bfloat16_is_for_the_branches_only():
     for name in ("features", "logits"):
         assert half[name].dtype == torch.float32 and not torch.equal(full[name], half[name])
     assert F.cosine_similarity(full["features"], half["features"]).min() > 0.999
-
-
-def test_arguments_rebuild_the_model():
-    model = net(margin=None, label_smoothing=0.1, height=384, width=128, flip=False).eval()
-    rebuilt = MGN(**model.arguments).eval()
-    rebuilt.load_state_dict(model.state_dict())
-    batch = images(1, 0, 384, 128)
-    assert torch.equal(rebuilt.embed(batch), model.embed(batch)) and rebuilt.arguments == model.arguments
-    assert (rebuilt.margin, rebuilt.label_smoothing, rebuilt.flip, rebuilt.recipe) == (None, 0.1, False, {})

@@ -469,18 +469,6 @@ def test_bad_arguments_are_refused(arguments, message):
         net(**arguments)
 
 
-def test_arguments_rebuild_the_model():
-    model = net(parts=[4, 2], margin=None, contrast="paper", terms=["triplet", "global"], flip=False).eval()
-    copy = RelationNet(**model.arguments).eval()
-    copy.load_state_dict(model.state_dict())
-    batch = images(2)
-    assert torch.equal(copy.embed(batch), model.embed(batch)) and copy.arguments == model.arguments
-    assert "weights" not in model.arguments and model.recipe == {}
-    outputs = model(batch)
-    first, second = (m.loss(outputs, LABELS[1:3]) for m in (model, copy))
-    assert first and all(torch.equal(first[name], second[name]) for name in first)
-
-
 def test_learns_to_tell_three_patterns():
     model, patterns = net(out_channels=16), images(3, seed=7)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -96,14 +96,6 @@ def test_bfloat16_is_for_the_convolutions_only():
     assert torch.allclose(full, half, atol=0.05)
 
 
-def test_arguments_rebuild_the_model():
-    model = small(triplets_per_image=2)
-    assert model.arguments == {"height": 48, "width": 36, "features": 16, "triplets_per_image": 2}
-    copy = RelativeDistanceNet(**model.arguments)
-    copy.load_state_dict(model.state_dict())
-    assert torch.equal(copy.embed(images(2)), model.embed(images(2))) and copy.triplets_per_image == 2
-
-
 @pytest.mark.parametrize(
     "argument, value",
     [("height", SMALLEST_SIDE - 1), ("width", 32.5), ("features", 0), ("features", True), ("triplets_per_image", 0)],

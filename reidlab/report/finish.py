@@ -266,7 +266,7 @@ def _load(path: Path, ranks: Ranks) -> tuple[Model, dict[str, Any]]:
         return meta
 
     meta = _from_first(ranks, of_first)
-    model = read[0] if read else MODELS[meta["config"].get("model", "baseline")](**meta["model"]).eval()
+    model = read[0] if read else MODELS[meta["kind"]](**meta["model"]).eval()
     weights = list(model.state_dict().values())
     if not read:
         for weight in weights:
