@@ -45,6 +45,29 @@ def test_name_and_arguments_make_the_same_network_again(name):
     assert bool(prefixed) == bool(model.backbone_prefixes)
 
 
+@pytest.mark.parametrize("name", MADE)
+def test_images_of_its_size_in_evaluation_mode_and_half_precision_for_the_backbone_alone(name):
+    model, pids = MADE[name](), torch.tensor([0, 0, 1, 1])
+    images = torch.rand(4, 3, model.height, model.width, generator=torch.Generator().manual_seed(0))
+    assert model.preprocess(np.zeros((90, 40, 3), np.uint8)).shape == images.shape[1:]
+    if name != "relative_distance":  # it has no batch norm
+        with pytest.raises(ValueError, match=r"call model\.eval\(\) before embed"):
+            model.embed(images)
+    sum(model.loss(model(images, torch.bfloat16), pids).values()).backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert grads and all(grad.dtype == torch.float32 and grad.isfinite().all() for grad in grads)
+    model.eval()
+    if name != "baseline":  # which pools maps of any size
+        for wrong in (images[0], images[:, :, 16:]):
+            for call in (model, model.embed):
+                with pytest.raises(ValueError, match=r"images: got shape .*expected \(B, 3, "):
+                    call(wrong)
+    full, half = model(images), model(images, torch.bfloat16)
+    for key in full:
+        assert half[key].dtype == torch.float32 and not torch.equal(full[key], half[key])
+    assert F.cosine_similarity(full["features"], half["features"]).min() > 0.999
+
+
 def test_a_class_of_ones_own_has_a_name_for_itself_alone(colours, tmp_path, half_size):
     class Mine(Baseline):
         name = "mine"

@@ -23,8 +23,9 @@ MODELS: dict[str, type[ReIDModel]] = {}
 class ReIDModel(nn.Module):
     """The base of all models. A new one is a subclass with `name`, `height` and `width`, `forward` and `loss`.
 
-    `forward(images, precision=None)` returns tensors by name, each with one row per image; `features` (B, D) must be
-    among them. It computes its backbone inside `with autocast(images, precision)`.
+    `forward(images, precision=None)` maps normalised images (B, 3, height, width) to tensors by name, one row per
+    image; `features` (B, D) must be among them. The backbone computes in `precision` (inside `with autocast(images,
+    precision)`), everything after it in the type of the weights. In training mode batch norm needs two images.
 
     Attributes:
         name: what settings and checkpoints call the class. A class without a name of its own cannot be saved.

@@ -107,20 +107,14 @@ class Baseline(ReIDModel):
         from reidlab.models.weights import WEIGHTS, load_weights  # which need this class
 
         if cls is not Baseline:
-            raise ValueError(f"no weights of {cls.__name__} come with the package; load_published reads the authors'")
+            raise ValueError(
+                f"no weights of {cls.__name__} come with the package: Baseline.pretrained() has some, and "
+                "load_published reads the files of the authors of RGA and of the relation network"
+            )
         return load_weights(WEIGHTS if path is None else path, num_classes)
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the losses need.
-
-        Args:
-            images: (B, 3, height, width), normalised.
-            precision: type that the backbone computes in, by autocast; None leaves it alone. Everything
-                after the backbone is computed in the type of the weights.
-
-        Returns:
-            `features` (B, D) before the neck, `embedding` (B, D) after it, `logits` (B, num_classes).
-        """
+        """Return `features` (B, D) before the neck, `embedding` (B, D) after it, `logits` (B, num_classes)."""
         with autocast(images, precision):
             maps = self.backbone(images)
         features = self.pool(maps.to(self.classifier.weight.dtype))  # (B, D)

@@ -89,15 +89,7 @@ class MGN(ReIDModel):
         self.classify_stripes = class_scores(256, num_classes, len(STRIPES))
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the losses need.
-
-        Args:
-            images: (B, 3, height, width), normalised; at least two in training mode.
-            precision: type that the backbone and its branches compute in, by autocast; None leaves it alone.
-                Everything after them is computed in the type of the weights.
-
-        Returns:
-            `features` (B, 8 * 256) and `logits` (B, 8, num_classes), in the order of `WHOLES`, then `STRIPES`.
+        """Return `features` (B, 8 * 256) and `logits` (B, 8, num_classes), in the order of `WHOLES`, then `STRIPES`.
 
         Raises:
             ValueError: images of another size, or one image in training mode.

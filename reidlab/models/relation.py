@@ -126,16 +126,9 @@ class RelationNet(ReIDModel):
         self.classify = class_scores(out_channels, num_classes, len(self.classified)) if self.classified else None
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the losses need.
+        """Return `features` (B, 15 * out_channels) and `logits` (B, 45, num_classes).
 
-        Args:
-            images: (B, 3, height, width), normalised; at least two in training mode.
-            precision: type that the backbone computes in, by autocast; None leaves it alone. Everything
-                after the backbone is computed in the type of the weights.
-
-        Returns:
-            `features` (B, 15 * out_channels) and `logits` (B, 45, num_classes), in the order of
-            `feature_names` and `classified`; no logits where `terms` names no classifier.
+        They are in the order of `feature_names` and `classified`; without logits where `terms` names no classifier.
 
         Raises:
             ValueError: images of another size, or one image in training mode.

@@ -63,16 +63,10 @@ class RelativeDistanceNet(ReIDModel):
         self.linear = nn.Linear(32 * _left(height) * _left(width), features)
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the loss needs.
+        """Return `features` (B, D) of unit norm.
 
-        Args:
-            images: (B, 3, height, width), normalised.
-            precision: type that the convolutions compute in, by autocast; None leaves it alone. The linear
-                layer and the length are computed in the type of the weights.
-
-        Returns:
-            `features` (B, D) of unit norm. An image whose outputs are all 0 has no direction: its feature stays
-            zero, and the loss and the cosine distance refuse it by its row.
+        An image whose outputs are all 0 has no direction: its feature stays zero, and the loss and the cosine
+        distance refuse it by its row.
         """
         self.check_images(images)
         with autocast(images, precision):
@@ -84,24 +78,15 @@ class RelativeDistanceNet(ReIDModel):
     ) -> dict[str, Tensor]:
         """Return the mean relative distance over triplets that are drawn anew at each call; from -1 to 4.
 
-        Args:
-            outputs: what `forward` returned.
-            pids: (B,) identities; at least two, and one of them with two images.
-            generator: on the CPU; None draws from torch's global generator.
-
         Raises:
-            ValueError: no triplet can be made of these identities.
+            ValueError: no triplet can be made: fewer than two identities, or none with two images.
         """
         generator = torch.default_generator if generator is None else generator
         triplets = torch.cat([generate_triplets(pids, generator) for _ in range(self.triplets_per_image)])  # (T, 3)
         return {"relative_distance": relative_distance_loss(outputs["features"], triplets)}
 
     def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) of unit norm to search with; the same in training and in evaluation mode.
-
-        Args:
-            images: (B, 3, height, width), normalised.
-        """
+        """Return features (B, D) of unit norm to search with; the same in training and in evaluation mode."""
         return self(images)["features"]
 
 

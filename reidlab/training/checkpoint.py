@@ -47,7 +47,7 @@ def checkpoint_of(model: Model, config: TrainConfig, data: Splits) -> dict[str, 
         ValueError: a class of models that `load_checkpoint` would not find again.
     """
     kind = type(model)
-    if not vars(kind).get("name"):
+    if vars(kind).get("name") not in MODELS:
         raise ValueError(
             f"{kind.__name__}: not saved, since load_checkpoint could not make this model again: save its weights with "
             "torch.save(model.state_dict(), path), or give a class of your own derived from ReIDModel a `name`"
@@ -97,15 +97,13 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
                 f"{path}: holds a model called {kind!r}, expected one of {', '.join(MODELS)}; "
                 "if the class is your own, import its module first"
             )
-        made_with = {
-            name: value for name, value in content["model"].items() if name != "weights"
-        }  # all are in the file
+        arguments = {name: value for name, value in content["model"].items() if name != "weights"}
         state = content.pop("state_dict")
         with torch.device("meta"):  # shapes alone: no memory for a network that the file names and does not hold
-            shapes = MODELS[kind](**made_with).state_dict()
+            shapes = MODELS[kind](**arguments).state_dict()
         if differences := state_differences(state, shapes):
             raise DataError(f"{path}: not the weights of the model it names: {differences}; train again")
-        model = MODELS[kind](**made_with)
+        model = MODELS[kind](**arguments)
         model.load_state_dict(state)
         missing = {"config", "data"} - content.keys()
     except DataError:
