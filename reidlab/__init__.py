@@ -13,6 +13,7 @@ _PLACES = {
     "RGANet": "models",
     "RelationNet": "models",
     "load_published": "models.published",
+    "wrap": "models.base",
     "TrainConfig": "training",
     "load_checkpoint": "training",
     "train": "training",

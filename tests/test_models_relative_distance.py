@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -88,22 +87,6 @@ def test_an_output_of_zeros_is_no_feature_and_is_refused_by_its_row():
         model.loss(outputs, torch.tensor([0, 0, 1, 1]))
 
 
-def test_bfloat16_is_for_the_convolutions_only():
-    model, batch = small(), images(4)
-    full, half = model(batch)["features"], model(batch, torch.bfloat16)["features"]
-    assert half.dtype == torch.float32 and not torch.equal(full, half)
-    assert half.norm(dim=1).tolist() == pytest.approx([1] * 4, abs=1e-6)
-    assert torch.allclose(full, half, atol=0.05)
-
-
-def test_arguments_rebuild_the_model():
-    model = small(triplets_per_image=2)
-    assert model.arguments == {"height": 48, "width": 36, "features": 16, "triplets_per_image": 2}
-    copy = RelativeDistanceNet(**model.arguments)
-    copy.load_state_dict(model.state_dict())
-    assert torch.equal(copy.embed(images(2)), model.embed(images(2))) and copy.triplets_per_image == 2
-
-
 @pytest.mark.parametrize(
     "argument, value",
     [("height", SMALLEST_SIDE - 1), ("width", 32.5), ("features", 0), ("features", True), ("triplets_per_image", 0)],
@@ -111,13 +94,6 @@ def test_arguments_rebuild_the_model():
 def test_bad_arguments_are_refused(argument, value):
     with pytest.raises(ValueError, match=rf"{argument}={value}: expected a whole number of at least"):
         RelativeDistanceNet(**{argument: value})
-
-
-def test_images_of_another_size_are_refused_and_preprocess_makes_the_right_one():
-    model = small()
-    with pytest.raises(ValueError, match=r"got shape \(1, 3, 128, 64\), expected \(B, 3, 48, 36\)"):
-        model(images(1, 0, 128, 64))
-    assert model.preprocess(np.zeros((90, 40, 3), np.uint8)).shape == (3, 48, 36)
 
 
 def test_learns_to_tell_four_coloured_blobs():

@@ -101,13 +101,11 @@ def test_a_checkpoint_fetches_no_weights(checkpoint, tmp_path, monkeypatch, netw
     def no(*asked):
         raise AssertionError(f"asked the network for {asked}")
 
-    kinds = {Baseline: "baseline", RGANet: "rga", RelationNet: "relation", MGN: "mgn"}
     arguments = {"num_classes": 6, "backbone": "small", "weights": weights}
     state = network(6, backbone="small").state_dict()
     file = changed(
-        checkpoint, tmp_path, model=lambda _: arguments, config=lambda c: c | {"model": kinds[network]},
-        state_dict=lambda _: state,
-    )  # fmt: skip
+        checkpoint, tmp_path, kind=lambda _: network.name, model=lambda _: arguments, state_dict=lambda _: state
+    )
     monkeypatch.setattr(socket, "getaddrinfo", no)
     monkeypatch.setattr(torchvision.models.ResNet50_Weights, "get_state_dict", no)
     assert type(load_checkpoint(file)[0]) is network

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +29,9 @@ def to_image_tensor(image: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
 
 
-def test_transform(height: int, width: int) -> v2.Compose:
+def test_transform(
+    height: int, width: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> v2.Compose:
     """Resize and normalise, nothing random: uint8 (3, H, W) to float32 (3, height, width).
 
     Example:
@@ -36,7 +40,7 @@ def test_transform(height: int, width: int) -> v2.Compose:
 
     Taught in: notebooks/00_start_here.ipynb
     """
-    return v2.Compose([v2.Resize((height, width), antialias=True), *_to_normalised()])
+    return v2.Compose([v2.Resize((height, width), antialias=True), *_to_normalised(mean, std)])
 
 
 test_transform.__test__ = False  # pytest takes names that begin with test_ for tests
@@ -75,5 +79,5 @@ def train_transform(height: int, width: int, erasing: float = 0.5, jitter: float
     )
 
 
-def _to_normalised() -> list[v2.Transform]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+def _to_normalised(mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> list[v2.Transform]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]

@@ -1,19 +1,12 @@
-"""Networks that turn an image of a person into a feature."""
+"""Networks that turn an image of a person into a feature. A new model is one file and one import here."""
 
+from reidlab.models.base import MODELS, ReIDModel, wrap
 from reidlab.models.baseline import Baseline
 from reidlab.models.mgn import MGN
 from reidlab.models.relation import RelationNet
 from reidlab.models.relative_distance import RelativeDistanceNet
 from reidlab.models.rganet import RGANet
 
-Model = Baseline | RGANet | RelationNet | MGN | RelativeDistanceNet
-MODELS: dict[str, type[Model]] = {
-    "baseline": Baseline,
-    "rga": RGANet,
-    "relation": RelationNet,
-    "mgn": MGN,
-    "relative_distance": RelativeDistanceNet,
-}
-"""By the name that training settings and checkpoints use."""
+Model = ReIDModel
 
-__all__ = ["MGN", "MODELS", "Baseline", "Model", "RGANet", "RelationNet", "RelativeDistanceNet"]
+__all__ = ["MGN", "MODELS", "Baseline", "Model", "RGANet", "ReIDModel", "RelationNet", "RelativeDistanceNet", "wrap"]

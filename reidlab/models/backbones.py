@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
 from reidlab.errors import DataError
+from reidlab.models.parts import check_choice, check_positive
 from reidlab.models.tensors import BATCH_COUNTER, plain_state, read_torch_file, refuse_lost, state_differences
 
 RESNET50_TENSORS = 265
@@ -241,3 +242,46 @@ def _torchvision_state() -> dict[str, Tensor]:
 
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {"small": SmallBackbone, "resnet50": ResNet50Backbone}
+PART_IMAGE_SIZES = {"small": (192, 64), "resnet50": (384, 128)}
+"""Usual height and width of the images, in pixels, for networks of parts: maps of 12×4 and 24×8."""
+
+
+def new_backbone(name: str, weights: str | os.PathLike[str] | None = None) -> nn.Module:
+    """Return a backbone by its name in `BACKBONES`.
+
+    Args:
+        name: "small" or "resnet50".
+        weights: for "resnet50", as for `ResNet50Backbone`.
+
+    Raises:
+        ValueError: an unknown backbone, or weights for one that has none.
+
+    Example:
+        >>> new_backbone("small").channels
+        256
+    """
+    check_choice("backbone", name, BACKBONES)
+    if weights is None:
+        return BACKBONES[name]()
+    if name != "resnet50":
+        raise ValueError(f"weights={str(weights)!r}: only backbone='resnet50' takes ImageNet weights")
+    return BACKBONES[name](weights)
+
+
+def part_image_size(backbone: str, height: int | None, width: int | None) -> tuple[int, int]:
+    """Return height and width of the images of a network of parts: those given, or the backbone's usual ones.
+
+    Raises:
+        ValueError: an unknown backbone, or a side that 16 does not divide.
+
+    Example:
+        >>> part_image_size("small", None, 32)
+        (192, 32)
+    """
+    check_choice("backbone", backbone, PART_IMAGE_SIZES)
+    usual = PART_IMAGE_SIZES[backbone]
+    height, width = usual[0] if height is None else height, usual[1] if width is None else width
+    check_positive(height=height, width=width)
+    if height % 16 or width % 16:
+        raise ValueError(f"got {height}×{width} images, expected a height and a width that 16 divides")
+    return height, width

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlab.data.transforms import test_transform, to_image_tensor
 from reidlab.losses import METRIC_LOSSES, MININGS, metric_loss
-from reidlab.models.backbones import BACKBONES
+from reidlab.models.backbones import new_backbone
+from reidlab.models.base import ReIDModel, autocast
 from reidlab.models.pooling import AveragePooling, StripePooling
 
 
-class Baseline(nn.Module):
+class Baseline(ReIDModel):
     """Backbone, pooling, BNNeck.
 
     The triplet loss works on the pooled feature, the classifier on its batch-normalised copy, and search
@@ -54,6 +51,9 @@ class Baseline(nn.Module):
     Taught in: notebooks/00_start_here.ipynb
     """
 
+    name = "baseline"
+    backbone_prefixes = ("backbone.",)
+
     def __init__(
         self,
         num_classes: int,
@@ -69,17 +69,9 @@ class Baseline(nn.Module):
         neck: bool = True,
     ):
         super().__init__()
-        if backbone not in BACKBONES:
-            raise ValueError(f"backbone={backbone!r}: expected one of {', '.join(BACKBONES)}")
-        if weights is not None and backbone != "resnet50":
-            raise ValueError(f"weights={str(weights)!r}: only backbone='resnet50' takes ImageNet weights")
-        self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
-        self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "stripes": stripes}
-        self.arguments |= {"metric_loss": metric_loss, "metric": metric, "cross_entropy": cross_entropy}
-        self.arguments |= {"neck": neck}
         if metric_loss not in (*METRIC_LOSSES, "none"):
             raise ValueError(f"metric_loss={metric_loss!r}: expected none or one of {', '.join(METRIC_LOSSES)}")
-        self.backbone = BACKBONES[backbone]() if weights is None else BACKBONES[backbone](weights)
+        self.backbone = new_backbone(backbone, weights)
         self.height, self.width = self.backbone.height, self.backbone.width
         rows = self.backbone.height // 16  # of the map
         if isinstance(stripes, bool) or not isinstance(stripes, int) or stripes < 0 or (stripes and rows % stripes):
@@ -94,7 +86,6 @@ class Baseline(nn.Module):
         nn.init.normal_(self.classifier.weight, std=0.001)
         self.margin, self.label_smoothing, self.flip = margin, label_smoothing, flip
         self.metric_loss, self.metric, self.cross_entropy = metric_loss, metric, cross_entropy
-        self.recipe: dict[str, Any] = {}  # of weights that were read from a file
 
     @classmethod
     def pretrained(cls, num_classes: int = 1, path: str | os.PathLike[str] | None = None) -> Baseline:
@@ -111,75 +102,38 @@ class Baseline(nn.Module):
         Raises:
             FileNotFoundError: this copy of the package has no weights, or there is no such file.
             DataError: the file is damaged, or not one of `save_weights`.
+            ValueError: called on a subclass, of which no weights come with the package.
         """
         from reidlab.models.weights import WEIGHTS, load_weights  # which need this class
 
+        if cls is not Baseline:
+            raise ValueError(
+                f"no weights of {cls.__name__} come with the package: Baseline.pretrained() has some, and "
+                "load_published reads the files of the authors of RGA and of the relation network"
+            )
         return load_weights(WEIGHTS if path is None else path, num_classes)
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the losses need.
-
-        Args:
-            images: (B, 3, height, width), normalised.
-            precision: type that the backbone computes in, by autocast; None leaves it alone. Everything
-                after the backbone is computed in the type of the weights.
-
-        Returns:
-            `features` (B, D) before the neck, `embedding` (B, D) after it, `logits` (B, num_classes).
-        """
-        with torch.autocast(images.device.type, precision) if precision else nullcontext():
+        """Return `features` (B, D) before the neck, `embedding` (B, D) after it, `logits` (B, num_classes)."""
+        with autocast(images, precision):
             maps = self.backbone(images)
         features = self.pool(maps.to(self.classifier.weight.dtype))  # (B, D)
         embedding = self.neck(features)
         return {"features": features, "embedding": embedding, "logits": self.classifier(embedding)}
 
     def loss(
-        self, outputs: dict[str, Tensor], labels: Tensor, generator: torch.Generator | None = None
+        self, outputs: dict[str, Tensor], pids: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Return the terms of the loss by name; training minimises their sum.
-
-        Args:
-            outputs: what `forward` returned.
-            labels: (B,) class numbers 0 … num_classes - 1.
-            generator: for metric losses that draw triplets by chance.
-        """
+        """Return the terms "cross_entropy" and "triplet", or the name of another metric loss; see `ReIDModel.loss`."""
         terms = {}
         if self.cross_entropy:
-            terms["cross_entropy"] = F.cross_entropy(outputs["logits"], labels, label_smoothing=self.label_smoothing)
+            terms["cross_entropy"] = F.cross_entropy(outputs["logits"], pids, label_smoothing=self.label_smoothing)
         if self.metric_loss != "none":
             name, where = ("triplet", "features") if self.metric_loss in MININGS else (self.metric_loss, "embedding")
-            value = metric_loss(self.metric_loss, outputs[where], labels, self.margin, self.metric, generator)
+            value = metric_loss(self.metric_loss, outputs[where], pids, self.margin, self.metric, generator)
             terms[name] = value
         return terms
 
-    def __len__(self) -> int:
-        """1, so that `model or other` works for a model that torch.compile has wrapped, which asks for a length."""
-        return 1
-
-    def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) to search with: `embedding`, or its mean over both mirror images if `flip`.
-
-        Args:
-            images: (B, 3, height, width), normalised.
-
-        Raises:
-            ValueError: the model is in training mode, where an image's feature depends on its batch.
-        """
-        if self.training:
-            raise ValueError("the model is in training mode: call model.eval() before embed()")
-        found = self._searched(images)
-        if not self.flip:
-            return found
-        return (F.normalize(found) + F.normalize(self._searched(images.flip(3)))) / 2
-
-    def _searched(self, images: Tensor) -> Tensor:
+    def describe(self, images: Tensor) -> Tensor:
+        """Return the `embedding` (B, D) of `forward` without the classifier's work."""
         return self.neck(self.pool(self.backbone(images)))
-
-    def preprocess(self, image: np.ndarray) -> Tensor:
-        """Turn one uint8 (H, W, 3) RGB image into the (3, height, width) tensor this model was made for.
-
-        Example:
-            >>> Baseline(num_classes=2).preprocess(np.zeros((200, 80, 3), np.uint8)).shape
-            torch.Size([3, 128, 64])
-        """
-        return test_transform(self.height, self.width)(to_image_tensor(image))

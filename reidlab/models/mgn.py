@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import os
-from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reidlab.losses import triplet_loss
-from reidlab.models.backbones import ResNet50Backbone
-from reidlab.models.part_net import PartNet, class_scores, cross_entropies, part_backbone
-from reidlab.models.parts import PartLayer, check_positive, check_stripes, stripe_maxima
+from reidlab.models.backbones import ResNet50Backbone, new_backbone, part_image_size
+from reidlab.models.base import ReIDModel, autocast
+from reidlab.models.parts import PartLayer, check_positive, check_stripes, class_scores, cross_entropies, stripe_maxima
 
 WHOLES = ("global1", "global2", "global3")
 """The whole of the map in each branch; the number is that of the branch's stripes."""
@@ -21,7 +19,7 @@ STRIPES = ("part2.1", "part2.2", "part3.1", "part3.2", "part3.3")
 """The stripes of the second and of the third branch, from top to bottom."""
 
 
-class MGN(PartNet):
+class MGN(ReIDModel):
     """Three branches over shared first stages, with eight features of 256 numbers.
 
     Each branch is a copy of the backbone's last stages and learns for itself. The first sees the whole person
@@ -63,6 +61,10 @@ class MGN(PartNet):
     Taught in: notebooks/05_relation_network.ipynb
     """
 
+    name = "mgn"
+    backbone_prefixes = ("shared.", "branches.")
+    normalise_mean = True
+
     def __init__(
         self,
         num_classes: int,
@@ -76,28 +78,18 @@ class MGN(PartNet):
     ):
         super().__init__()
         check_positive(num_classes=num_classes)
-        whole, self.height, self.width = part_backbone(backbone, weights, height, width)
+        self.height, self.width = part_image_size(backbone, height, width)
+        whole = new_backbone(backbone, weights)
         self.shared, self.branches, stride = _split(whole)
         check_stripes(self.height // stride, (2, 3))
-        self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
-        self.arguments |= {"label_smoothing": label_smoothing, "height": self.height, "width": self.width}
-        self.arguments |= {"flip": flip}
+        self.arguments |= {"height": self.height, "width": self.width}
         self.margin, self.label_smoothing, self.flip = margin, label_smoothing, flip
         self.reduce = PartLayer(whole.channels, 256, len(WHOLES + STRIPES), bias=False)
         self.classify_wholes = class_scores(whole.channels, num_classes, len(WHOLES))
         self.classify_stripes = class_scores(256, num_classes, len(STRIPES))
-        self.recipe: dict[str, Any] = {}  # of weights that were read from a file
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the losses need.
-
-        Args:
-            images: (B, 3, height, width), normalised; at least two in training mode.
-            precision: type that the backbone and its branches compute in, by autocast; None leaves it alone.
-                Everything after them is computed in the type of the weights.
-
-        Returns:
-            `features` (B, 8 * 256) and `logits` (B, 8, num_classes), in the order of `WHOLES`, then `STRIPES`.
+        """Return `features` (B, 8 * 256) and `logits` (B, 8, num_classes), in the order of `WHOLES`, then `STRIPES`.
 
         Raises:
             ValueError: images of another size, or one image in training mode.
@@ -115,7 +107,7 @@ class MGN(PartNet):
     def _pooled(self, images: Tensor, precision: torch.dtype | None) -> Tensor:
         """Return (B, 8, C): the largest values of the three wholes, of the two stripes and of the three."""
         self.check_images(images)
-        with torch.autocast(images.device.type, precision) if precision else nullcontext():
+        with autocast(images, precision):
             shared = self.shared(images)
             maps = [branch(shared) for branch in self.branches]
         stripes = [stripe_maxima(m.to(self.reduce.weight.dtype), n) for n, m in enumerate(maps, start=1)]  # (B, C, n)
@@ -123,21 +115,16 @@ class MGN(PartNet):
         return torch.cat([*wholes, *stripes[1:]], dim=2).transpose(1, 2)
 
     def loss(
-        self, outputs: dict[str, Tensor], labels: Tensor, generator: torch.Generator | None = None
+        self, outputs: dict[str, Tensor], pids: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the 11 terms of the loss by name; training minimises their sum.
 
         Names are "triplet/global1" … "triplet/global3" and "cross_entropy/" with the names of `WHOLES` and
         `STRIPES`.
-
-        Args:
-            outputs: what `forward` returned.
-            labels: (B,) class numbers 0 … num_classes - 1.
-            generator: not used; batch-hard triplets are not drawn by chance.
         """
         features = outputs["features"].unflatten(1, (len(WHOLES + STRIPES), -1))  # (B, 8, 256)
-        terms = {f"triplet/{name}": triplet_loss(features[:, i], labels, self.margin) for i, name in enumerate(WHOLES)}
-        entropies = cross_entropies(outputs["logits"], labels, self.label_smoothing)  # (8,)
+        terms = {f"triplet/{name}": triplet_loss(features[:, i], pids, self.margin) for i, name in enumerate(WHOLES)}
+        entropies = cross_entropies(outputs["logits"], pids, self.label_smoothing)  # (8,)
         names = (f"cross_entropy/{name}" for name in WHOLES + STRIPES)
         return terms | dict(zip(names, entropies.unbind(), strict=True))
 

@@ -121,6 +121,40 @@ class PartLayer(PartLinear):
         return torch.relu(normed).view(values.shape).permute(2, 0, 1)  # (B, n, out)
 
 
+def class_scores(features: int, num_classes: int, num_parts: int) -> PartLinear:
+    """Return a classifier for each part, with small random weights and no bias yet.
+
+    Example:
+        >>> class_scores(256, 10, num_parts=45)(torch.zeros(2, 45, 256)).shape
+        torch.Size([2, 45, 10])
+    """
+    layer = PartLinear(features, num_classes, num_parts)
+    nn.init.normal_(layer.weight, std=0.001)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def cross_entropies(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Return the cross-entropy of each part's classifier, the mean over the images.
+
+    Args:
+        logits: (B, n, num_classes).
+        labels: (B,) class numbers, the same for all parts.
+        label_smoothing: ε in [0, 1).
+
+    Returns:
+        (n,) numbers ≥ 0.
+
+    Example:
+        >>> cross_entropies(torch.zeros(2, 3, 10), torch.tensor([4, 5]))
+        tensor([2.3026, 2.3026, 2.3026])
+    """
+    batch, parts, _ = logits.shape
+    flat = logits.transpose(0, 1).flatten(0, 1)  # (n·B, num_classes)
+    each = F.cross_entropy(flat, labels.repeat(parts), reduction="none", label_smoothing=label_smoothing)
+    return each.view(parts, batch).mean(1)
+
+
 class PartFeatures(NamedTuple):
     """What `OneVsRest` finds, each (B, n, out_channels).
 

@@ -1,18 +1,19 @@
-"""The simplest feature of all: a shrunken picture."""
+"""The simplest feature of all: a small copy of the image."""
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from reidlab.data.transforms import test_transform, to_image_tensor
+from reidlab.models.base import ReIDModel
 
 
-class RawPixels(nn.Module):
-    """The picture itself at 32×16, as a yardstick: what a network must beat.
+class RawPixels(ReIDModel):
+    """The image itself at 32×16 pixels, as a yardstick for networks. Nothing is trained; it is in evaluation mode.
 
     Example:
+        >>> import numpy as np
         >>> pixels = RawPixels()
         >>> pixels.embed(pixels.preprocess(np.zeros((160, 60, 3), np.uint8))[None]).shape
         torch.Size([1, 1536])
@@ -22,11 +23,11 @@ class RawPixels(nn.Module):
 
     height, width = 32, 16
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return (B, 1536): the pixels, less the mean of each image, with unit norm."""
-        flat = images.flatten(1)  # (B, 3·32·16)
-        return F.normalize(flat - flat.mean(dim=1, keepdim=True) + 1e-6)
+    def __init__(self) -> None:
+        super().__init__()
+        self.eval()
 
-    def preprocess(self, image: np.ndarray) -> Tensor:
-        """Turn one uint8 (H, W, 3) RGB image into (3, 32, 16)."""
-        return test_transform(self.height, self.width)(to_image_tensor(image))
+    def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Return `features` (B, 1536): the pixels, less the mean of each image, with unit norm."""
+        flat = images.flatten(1)  # (B, 3·32·16)
+        return {"features": F.normalize(flat - flat.mean(dim=1, keepdim=True) + 1e-6)}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reidlab.losses import triplet_loss
-from reidlab.models.part_net import PartNet, class_scores, cross_entropies, part_backbone
+from reidlab.models.backbones import new_backbone, part_image_size
+from reidlab.models.base import ReIDModel, autocast
 from reidlab.models.parts import (
     CONTRASTS,
     GlobalContrastivePooling,
@@ -23,6 +22,8 @@ from reidlab.models.parts import (
     check_choice,
     check_positive,
     check_stripes,
+    class_scores,
+    cross_entropies,
     stripe_maxima,
 )
 
@@ -34,7 +35,7 @@ POOLINGS = ("contrastive", "average", "max")
 """How the global features are made, see `RelationNet`."""
 
 
-class RelationNet(PartNet):
+class RelationNet(ReIDModel):
     """Parts in relation to the rest, and globals in relation to what they stand out from, at several scales.
 
     The map is cut into n stripes for each n of `parts`. Each stripe's largest values go through `OneVsRest`,
@@ -79,6 +80,10 @@ class RelationNet(PartNet):
     Taught in: notebooks/05_relation_network.ipynb
     """
 
+    name = "relation"
+    backbone_prefixes = ("backbone.",)
+    normalise_mean = True
+
     def __init__(
         self,
         num_classes: int,
@@ -99,12 +104,10 @@ class RelationNet(PartNet):
         parts, terms = tuple(parts), tuple(terms)
         check_positive(num_classes=num_classes, out_channels=out_channels)
         _check_choices(contrast, pooling, parts, terms)
-        self.backbone, self.height, self.width = part_backbone(backbone, weights, height, width)
+        self.height, self.width = part_image_size(backbone, height, width)
+        self.backbone = new_backbone(backbone, weights)
         check_stripes(self.height // 16, parts)
-        self.arguments = {"num_classes": num_classes, "backbone": backbone, "parts": parts}
-        self.arguments |= {"out_channels": out_channels, "margin": margin, "contrast": contrast}
-        self.arguments |= {"pooling": pooling, "one_vs_rest": one_vs_rest, "terms": terms}
-        self.arguments |= {"height": self.height, "width": self.width, "flip": flip}
+        self.arguments |= {"parts": parts, "terms": terms, "height": self.height, "width": self.width}
         self.parts, self.margin, self.pooling, self.terms, self.flip = parts, margin, pooling, terms, flip
         channels = self.backbone.channels
         of_parts: dict[str, nn.Module] = {}
@@ -121,19 +124,11 @@ class RelationNet(PartNet):
         if not self.classified and "triplet" not in terms:
             raise ValueError(f"terms={terms} with one_vs_rest={one_vs_rest} leaves no loss; add 'triplet'")
         self.classify = class_scores(out_channels, num_classes, len(self.classified)) if self.classified else None
-        self.recipe: dict[str, Any] = {}  # of weights that were read from a file
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the losses need.
+        """Return `features` (B, 15 * out_channels) and `logits` (B, 45, num_classes).
 
-        Args:
-            images: (B, 3, height, width), normalised; at least two in training mode.
-            precision: type that the backbone computes in, by autocast; None leaves it alone. Everything
-                after the backbone is computed in the type of the weights.
-
-        Returns:
-            `features` (B, 15 * out_channels) and `logits` (B, 45, num_classes), in the order of
-            `feature_names` and `classified`; no logits where `terms` names no classifier.
+        They are in the order of `feature_names` and `classified`; without logits where `terms` names no classifier.
 
         Raises:
             ValueError: images of another size, or one image in training mode.
@@ -154,7 +149,7 @@ class RelationNet(PartNet):
     def _related(self, images: Tensor, precision: torch.dtype | None) -> dict[str, Tensor]:
         """Return the features of each kind, (B, 12, out) of parts and (B, 3, out) of the whole."""
         self.check_images(images)
-        with torch.autocast(images.device.type, precision) if precision else nullcontext():
+        with autocast(images, precision):
             maps = self.backbone(images)
         maps = maps.to(next(self.one_vs_rest.parameters()).dtype)
         rows = F.max_pool2d(maps, (1, maps.shape[3]))  # (B, C, H, 1), from which stripes of every height are made
@@ -177,7 +172,7 @@ class RelationNet(PartNet):
         return {kind: torch.cat(values, dim=1) for kind, values in found.items()}
 
     def loss(
-        self, outputs: dict[str, Tensor], labels: Tensor, generator: torch.Generator | None = None
+        self, outputs: dict[str, Tensor], pids: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the terms of the loss by name; training minimises their sum.
 
@@ -185,19 +180,14 @@ class RelationNet(PartNet):
         "relational/part6.1", "local/part6.1", "rest/part6.1", "relational/global6", "largest/global6",
         "contrast/global6". Each cross-entropy holds the factor 2 of the published loss, so that the plain sum
         is that loss: 15 triplet losses + 2 · 45 cross-entropies.
-
-        Args:
-            outputs: what `forward` returned.
-            labels: (B,) class numbers 0 … num_classes - 1.
-            generator: not used; batch-hard triplets are not drawn by chance.
         """
         terms = {}
         if "triplet" in self.terms:
             features = outputs["features"].unflatten(1, (len(self.feature_names), -1))  # (B, 15, out)
             for name, feature in zip(self.feature_names, features.unbind(1), strict=True):
-                terms[f"triplet/{name}"] = triplet_loss(feature, labels, self.margin)
+                terms[f"triplet/{name}"] = triplet_loss(feature, pids, self.margin)
         if self.classify is not None:
-            entropies = 2 * cross_entropies(outputs["logits"], labels)  # (45,)
+            entropies = 2 * cross_entropies(outputs["logits"], pids)  # (45,)
             terms |= dict(zip(self.classified, entropies.unbind(), strict=True))
         return terms
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reidlab.data.transforms import test_transform, to_image_tensor
 from reidlab.losses import generate_triplets, relative_distance_loss
+from reidlab.models.base import ReIDModel, autocast
 
 SMALLEST_SIDE = 33
 """Pixels; from a smaller image the layers leave nothing."""
 
 
-class RelativeDistanceNet(nn.Module):
+class RelativeDistanceNet(ReIDModel):
     """A small network trained by triplets alone: no classifier, so it does not need to know the identities.
 
     Convolution 5×5 with stride 2, pooling, local response norm, convolution 5×5, pooling, one linear layer,
@@ -45,11 +42,11 @@ class RelativeDistanceNet(nn.Module):
     Taught in: notebooks/03_triplet_losses.ipynb
     """
 
+    name = "relative_distance"
+
     def __init__(self, height: int = 250, width: int = 100, features: int = 400, triplets_per_image: int = 1):
         super().__init__()
         least = {"height": SMALLEST_SIDE, "width": SMALLEST_SIDE, "features": 1, "triplets_per_image": 1}
-        self.arguments = {"height": height, "width": width, "features": features}
-        self.arguments |= {"triplets_per_image": triplets_per_image}
         for name, value in self.arguments.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < least[name]:
                 raise ValueError(f"{name}={value!r}: expected a whole number of at least {least[name]}")
@@ -66,63 +63,31 @@ class RelativeDistanceNet(nn.Module):
         self.linear = nn.Linear(32 * _left(height) * _left(width), features)
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Compute what the loss needs.
+        """Return `features` (B, D) of unit norm.
 
-        Args:
-            images: (B, 3, height, width), normalised.
-            precision: type that the convolutions compute in, by autocast; None leaves it alone. The linear
-                layer and the length are computed in the type of the weights.
-
-        Returns:
-            `features` (B, D) of unit norm. An image whose outputs are all 0 has no direction: its feature stays
-            zero, and the loss and the cosine distance refuse it by its row.
+        An image whose outputs are all 0 has no direction: its feature stays zero, and the loss and the cosine
+        distance refuse it by its row.
         """
-        if images.shape[1:] != (3, self.height, self.width):
-            raise ValueError(
-                f"images: got shape {tuple(images.shape)}, expected (B, 3, {self.height}, {self.width}); "
-                "model.preprocess brings an image to that size"
-            )
-        with torch.autocast(images.device.type, precision) if precision else nullcontext():
+        self.check_images(images)
+        with autocast(images, precision):
             maps = self.layers(images)  # (B, 32, h, w)
         return {"features": F.normalize(self.linear(maps.to(self.linear.weight.dtype).flatten(1)))}
 
     def loss(
-        self, outputs: dict[str, Tensor], labels: Tensor, generator: torch.Generator | None = None
+        self, outputs: dict[str, Tensor], pids: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Return the mean relative distance over triplets that are drawn anew at each call; from -1 to 4.
 
-        Args:
-            outputs: what `forward` returned.
-            labels: (B,) identities; at least two, and one of them with two images.
-            generator: on the CPU; None draws from torch's global generator.
-
         Raises:
-            ValueError: no triplet can be made of these labels.
+            ValueError: no triplet can be made: fewer than two identities, or none with two images.
         """
         generator = torch.default_generator if generator is None else generator
-        triplets = torch.cat([generate_triplets(labels, generator) for _ in range(self.triplets_per_image)])  # (T, 3)
+        triplets = torch.cat([generate_triplets(pids, generator) for _ in range(self.triplets_per_image)])  # (T, 3)
         return {"relative_distance": relative_distance_loss(outputs["features"], triplets)}
 
-    def __len__(self) -> int:
-        """1, so that `model or other` works for a model that torch.compile has wrapped, which asks for a length."""
-        return 1
-
     def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) of unit norm to search with; the same in training and in evaluation mode.
-
-        Args:
-            images: (B, 3, height, width), normalised.
-        """
+        """Return features (B, D) of unit norm to search with; the same in training and in evaluation mode."""
         return self(images)["features"]
-
-    def preprocess(self, image: np.ndarray) -> Tensor:
-        """Turn one uint8 (H, W, 3) RGB image into the (3, height, width) tensor this model was made for.
-
-        Example:
-            >>> RelativeDistanceNet().preprocess(np.zeros((200, 80, 3), np.uint8)).shape
-            torch.Size([3, 250, 100])
-        """
-        return test_transform(self.height, self.width)(to_image_tensor(image))
 
 
 def _left(side: int) -> int:

@@ -186,20 +186,6 @@ class RelationAwareAttention(nn.Module):
             channel = self.channel(_channels_as_nodes(x)).flatten(1)  # (B, C)
         return Attended(None if place is None else place.squeeze(1), channel)
 
-    def resize_(self, height: int, width: int) -> None:
-        """Refuse to change the size.
-
-        Each weight of `spatial.relate` and of `channel.project` belongs to one place of the map. Weights for places
-        that were not there would have to be made up, and the number of hidden channels, too, follows from the size.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(
-            f"built for {self.height}×{self.width} maps, cannot be made to fit {height}×{width}: its weights belong to "
-            "single places of the map, and for new places there are none; make a new module and train it"
-        )
-
     def _check(self, x: Tensor) -> None:
         if x.ndim == 4 and x.shape[1:] == (self.channels, self.height, self.width):
             return

@@ -91,6 +91,9 @@ class RGANet(Baseline):
     Taught in: notebooks/04_rga_attention.ipynb
     """
 
+    name = "rga"
+    backbone_prefixes = ("backbone.base.",)
+
     def __init__(
         self,
         num_classes: int,
@@ -137,28 +140,7 @@ class RGANet(Baseline):
             if spatial or channel
         }
         self.backbone = AttendedBackbone(base, modules)
-        self.arguments = {"num_classes": num_classes, "backbone": backbone, "margin": margin}
-        self.arguments |= {"label_smoothing": label_smoothing, "flip": flip, "spatial": spatial, "channel": channel}
-        self.arguments |= {
-            "stages": list(stages),
-            "reduction": reduction,
-            "method": method,
-            "start": start,
-            "search": search,
-        }
-        self.arguments |= {"height": self.height, "width": self.width}
-
-    @classmethod
-    def pretrained(cls, num_classes: int = 1, path: str | os.PathLike[str] | None = None) -> RGANet:
-        """Refuse: no weights of this network come with the package.
-
-        Raises:
-            ValueError: always; `load_published` reads the authors' files.
-        """
-        raise ValueError(
-            "no weights of RGANet come with the package: Baseline.pretrained() has some, "
-            "reidlab.models.published.load_published reads files of the authors"
-        )
+        self.arguments |= {"stages": list(stages), "height": self.height, "width": self.width}
 
     def forward(self, images: Tensor, precision: torch.dtype | None = None) -> dict[str, Tensor]:
         """Compute what the losses need, as `Baseline.forward`.
@@ -166,20 +148,14 @@ class RGANet(Baseline):
         Raises:
             ValueError: images of another size than the network was made for.
         """
-        self._check(images)
+        self.check_images(images)
         return super().forward(images, precision)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Return features (B, D) to search with, before or after the neck as `search` says.
-
-        Args:
-            images: (B, 3, height, width), normalised.
-
-        Raises:
-            ValueError: the model is in training mode, or images of another size.
-        """
-        self._check(images)
-        return super().embed(images)
+    def describe(self, images: Tensor) -> Tensor:
+        """Return features (B, D) before or after the neck, as `search` says, without the classifier's work."""
+        self.check_images(images)
+        pooled = self.pool(self.backbone(images))
+        return pooled if self.search == "features" else self.neck(pooled)
 
     def attention_maps(self, images: Tensor) -> dict[int, Attended]:
         """Return the gates of each module by the number of its stage, without a gradient.
@@ -192,21 +168,6 @@ class RGANet(Baseline):
         """
         if self.training:
             raise ValueError("the model is in training mode: call model.eval() before attention_maps()")
-        self._check(images)
+        self.check_images(images)
         with torch.no_grad():
             return self.backbone.attention_maps(images)
-
-    def _searched(self, images: Tensor) -> Tensor:
-        pooled = self.pool(self.backbone(images))
-        return pooled if self.search == "features" else self.neck(pooled)
-
-    def _check(self, images: Tensor) -> None:
-        if images.shape[1:] == (3, self.height, self.width):
-            return
-        stride = self.backbone.base.stage_strides[0]
-        got = "×".join(str(side) for side in images.shape[2:]) if images.ndim == 4 else f"shape {tuple(images.shape)}"
-        raise ValueError(
-            f"built for {self.height // stride}×{self.width // stride} maps ({self.height}×{self.width} images), got "
-            f"images of {got}; model.preprocess brings an image to the right size, or make a network with "
-            "height= and width=: the weights of relations belong to single places of the map"
-        )

@@ -14,7 +14,6 @@ import torchvision
 
 from reidlab import __version__
 from reidlab.data.records import Splits
-from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
 from reidlab.models import MODELS, Model
@@ -40,16 +39,27 @@ def checkpoint_of(model: Model, config: TrainConfig, data: Splits) -> dict[str, 
     """Collect a model and what has to be known to use it.
 
     Returns:
-        `format`; `version` of the package and `versions` of others; `model`, the arguments it was made with; `input`,
-        what it expects of images; `config`; `data`, which the scores depend on; `state_dict`, contiguous, on the CPU.
+        `format`; `version` of the package and `versions` of others; `kind`, the name of the model's class, and `model`,
+        the arguments it was made with; `input`, what it expects of images; `config`; `data`, which the scores depend
+        on; `state_dict`, contiguous, on the CPU.
+
+    Raises:
+        ValueError: a class of models that `load_checkpoint` would not find again.
     """
+    kind = type(model)
+    if vars(kind).get("name") not in MODELS:
+        raise ValueError(
+            f"{kind.__name__}: not saved, since load_checkpoint could not make this model again: save its weights with "
+            "torch.save(model.state_dict(), path), or give a class of your own derived from ReIDModel a `name`"
+        )
     size = {"height": model.height, "width": model.width, "channels": "RGB"}
     return {
         "format": f"{FORMAT} {NUMBER}",
         "version": __version__,
         "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
+        "kind": model.name,
         "model": model.arguments,
-        "input": {**size, "resize": "bilinear, antialiased", "mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "input": {**size, "resize": "bilinear, antialiased", "mean": list(model.mean), "std": list(model.std)},
         "config": dataclasses.asdict(config),
         "data": {"dataset": data.name, "box": data.box, "protocol": data.protocol},
         "state_dict": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
@@ -81,18 +91,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]
     """
     content = read_checkpoint(path)
     try:
-        kind = content["config"].get("model", "baseline")
+        kind = content.setdefault("kind", content["config"].get("model", "baseline"))  # older files have it there
         if kind not in MODELS:
-            raise DataError(f"{path}: holds a model called {kind!r}; this version has {', '.join(MODELS)}")
-        made_with = {
-            name: value for name, value in content["model"].items() if name != "weights"
-        }  # all are in the file
+            raise DataError(
+                f"{path}: holds a model called {kind!r}, expected one of {', '.join(MODELS)}; "
+                "if the class is your own, import its module first"
+            )
+        arguments = {name: value for name, value in content["model"].items() if name != "weights"}
         state = content.pop("state_dict")
         with torch.device("meta"):  # shapes alone: no memory for a network that the file names and does not hold
-            shapes = MODELS[kind](**made_with).state_dict()
+            shapes = MODELS[kind](**arguments).state_dict()
         if differences := state_differences(state, shapes):
             raise DataError(f"{path}: not the weights of the model it names: {differences}; train again")
-        model = MODELS[kind](**made_with)
+        model = MODELS[kind](**arguments)
         model.load_state_dict(state)
         missing = {"config", "data"} - content.keys()
     except DataError:

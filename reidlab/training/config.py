@@ -10,6 +10,7 @@ from typing import Any
 
 from reidlab.distances import DISTANCES
 from reidlab.losses import METRIC_LOSSES, MININGS
+from reidlab.models import MODELS
 from reidlab.models.backbones import BACKBONES
 from reidlab.models.parts import CONTRASTS
 from reidlab.models.relation import POOLINGS, TERM_GROUPS
@@ -79,15 +80,6 @@ READS: dict[str, tuple[str, ...]] = {
     "relative_distance": (),
 }
 """Which of the settings of networks each `model` reads."""
-
-
-BACKBONE_OF: dict[str, tuple[str, ...]] = {
-    "baseline": ("backbone.",),
-    "rga": ("backbone.base.",),
-    "relation": ("backbone.",),
-    "mgn": ("shared.", "branches."),
-}
-"""How the names of the backbone's weights begin: those that ImageNet weights fill."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +268,7 @@ class TrainConfig:
             ignored |= {"start"}
         if self.pooling != "contrastive":
             ignored |= {"contrast"}
-        ignored |= set() if self.model in BACKBONE_OF else {"backbone_rate"}
+        ignored |= set() if MODELS[self.model].backbone_prefixes else {"backbone_rate"}
         ignored |= set() if self.optimizer == "sgd" else {"momentum"}
         ignored |= set() if self.schedule == "steps" else {"steps", "decay"}
         ignored |= set() if self.warmup else {"warmup_start"}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reidlab.training.config import BACKBONE_OF, TrainConfig
+from reidlab.training.config import TrainConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -27,7 +27,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         >>> [(round(group["lr"], 6), group["weight_decay"], len(group["params"])) for group in groups]
         [(0.0002, 0.05, 10), (0.0002, 0.0, 26), (0.002, 0.05, 1), (0.002, 0.0, 1)]
     """
-    of_backbone = BACKBONE_OF.get(config.model, ())
+    of_backbone = getattr(model, "backbone_prefixes", ())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     rates = dict.fromkeys((config.backbone_rate, 1.0))
     for rate in rates:  # the order of groups does not depend on the order of the model's parts

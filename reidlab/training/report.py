@@ -103,7 +103,7 @@ def finish_run(
     files, metas = found
     for name, meta in metas.items():
         if not ranks.is_first:
-            models[name] = MODELS[meta["config"].get("model", "baseline")](**meta["model"]).eval()
+            models[name] = MODELS[meta["kind"]](**meta["model"]).eval()
             for weight in models[name].state_dict().values():
                 weight.zero_()
         ranks.sum_(list(models[name].state_dict().values()))  # weights of the first process plus zeros
