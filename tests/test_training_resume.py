@@ -14,8 +14,11 @@ import pytest
 import torch
 import train_workers
 from forked import Forked
+from torch import nn
 
 from reidlab.errors import DataError
+from reidlab.losses import triplet_loss
+from reidlab.models import wrap
 from reidlab.models.backbones import SmallBackbone
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.step import Step
@@ -109,8 +112,55 @@ def test_a_run_in_two_pieces_is_the_run_in_one(kind, after, colours, in_one, tmp
 
 def test_a_run_is_resumed_with_the_augmentation_it_was_begun_with(colours, in_one):
     _, folder = in_one("own augmentation, average")
-    with pytest.raises(ValueError, match="was begun with augment=StreetAugmentation, got None; pass the same one"):
+    with pytest.raises(ValueError, match="was begun with augment=StreetAugmentation, got None; give the same one"):
         train(settings("own augmentation, average"), colours, run=RunFolder(folder, resume=True))
+
+
+def foreign():
+    torch.manual_seed(3)
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return wrap(nn.Sequential(*layers), height=32, width=16)
+
+
+def soft_triplet(outputs, pids):
+    return triplet_loss(outputs["features"], pids, margin=None)
+
+
+def test_a_model_a_loss_and_a_preset_of_ones_own_are_trained_saved_and_resumed(colours, tmp_path):
+    whole = train(settings("light"), colours, out=tmp_path / "whole", model=foreign(), loss=soft_triplet)
+    assert whole.history[-1].keys() >= {"loss", "learning_rate"} and whole.history[-1]["loss"] > 0
+    before = foreign().state_dict()
+    assert not all(torch.equal(before[name], value) for name, value in whole.model.state_dict().items())
+
+    def end(row):
+        if row["iteration"] == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    how = {"out": tmp_path / "pieces", "resume": True, "loss": soft_triplet}  # resume: begins where there is none
+    with pytest.raises(KeyboardInterrupt):
+        train(settings("light"), colours, model=foreign(), report=end, **how)
+    assert same(whole, train(settings("light"), colours, model=foreign(), **how))
+    with pytest.raises(ValueError, match="was begun with loss=soft_triplet, got None; give the same one"):
+        train(settings("light"), colours, model=foreign(), out=tmp_path / "pieces", resume=True)
+
+    with pytest.raises(DataError, match=r"a model of a class without a name, .*give the model to load_checkpoint"):
+        load_checkpoint(tmp_path / "whole" / "last.pt")
+    again, _ = load_checkpoint(tmp_path / "whole" / "last.pt", foreign())
+    images = torch.rand(2, 3, 32, 16)
+    assert torch.equal(again.embed(images), whole.model.embed(images))
+    with pytest.raises(DataError, match="not the weights of the model given"):
+        load_checkpoint(tmp_path / "whole" / "last.pt", wrap(nn.Conv2d(3, 2, 1), 32, 16))
+
+
+def test_doors_that_do_not_fit_are_refused(colours, tmp_path):
+    with pytest.raises(ValueError, match="got resume without out"):
+        train("smoke", colours, resume=True)
+    with pytest.raises(ValueError, match="both out and run"):
+        train("smoke", colours, out=tmp_path / "a", run=RunFolder(tmp_path / "b"))
+    with pytest.raises(ValueError, match=r"model: got Linear, expected a ReIDModel; reidlab\.wrap"):
+        train("smoke", colours, model=nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="preset 'large': expected one of"):
+        train("large", colours)
 
 
 def test_four_epochs_are_two_and_two(colours, tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 
 from reidlab.models import MGN, Baseline, RelationNet
 from reidlab.training import TrainConfig, train
-from reidlab.training.loop import new_model
+from reidlab.training.optimizing import new_model
 from reidlab.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("half_size")

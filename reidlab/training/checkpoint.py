@@ -16,7 +16,7 @@ from reidlab import __version__
 from reidlab.data.records import Splits
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
-from reidlab.models import MODELS, Model
+from reidlab.models import MODELS, ReIDModel
 from reidlab.models.tensors import read_torch_file, refuse_lost, state_differences
 from reidlab.training.config import TrainConfig
 
@@ -35,30 +35,22 @@ def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Spl
     return write_checkpoint(path, checkpoint_of(result.model, result.config, data))
 
 
-def checkpoint_of(model: Model, config: TrainConfig, data: Splits) -> dict[str, Any]:
+def checkpoint_of(model: ReIDModel, config: TrainConfig, data: Splits) -> dict[str, Any]:
     """Collect a model and what has to be known to use it.
 
     Returns:
-        `format`; `version` of the package and `versions` of others; `kind`, the name of the model's class, and `model`,
-        the arguments it was made with; `input`, what it expects of images; `config`; `data`, which the scores depend
-        on; `state_dict`, contiguous, on the CPU.
-
-    Raises:
-        ValueError: a class of models that `load_checkpoint` would not find again.
+        `format`; `version` of the package and `versions` of others; `kind`, the name of the model's class, empty if it
+        has none, and `model`, the arguments it was made with; `input`, what it expects of images; `config`; `data`,
+        which the scores depend on; `state_dict`, contiguous, on the CPU.
     """
-    kind = type(model)
-    if vars(kind).get("name") not in MODELS:
-        raise ValueError(
-            f"{kind.__name__}: not saved, since load_checkpoint could not make this model again: save its weights with "
-            "torch.save(model.state_dict(), path), or give a class of your own derived from ReIDModel a `name`"
-        )
+    kind = vars(type(model)).get("name", "")
     size = {"height": model.height, "width": model.width, "channels": "RGB"}
     return {
         "format": f"{FORMAT} {NUMBER}",
         "version": __version__,
         "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
-        "kind": model.name,
-        "model": model.arguments,
+        "kind": kind,
+        "model": model.arguments if kind else {},
         "input": {**size, "resize": "bilinear, antialiased", "mean": list(model.mean), "std": list(model.std)},
         "config": dataclasses.asdict(config),
         "data": {"dataset": data.name, "box": data.box, "protocol": data.protocol},
@@ -79,31 +71,38 @@ def write_checkpoint(path: str | os.PathLike[str], content: dict[str, Any]) -> P
     return Path(path)
 
 
-def load_checkpoint(path: str | os.PathLike[str]) -> tuple[Model, dict[str, Any]]:
+def load_checkpoint(path: str | os.PathLike[str], model: ReIDModel | None = None) -> tuple[ReIDModel, dict[str, Any]]:
     """Read a checkpoint of `save_checkpoint`, or last.pt or best.pt of a run.
+
+    Args:
+        path: the file.
+        model: takes the weights; None makes the model that the file names. A model of `wrap`, or of a class without a
+            `name`, has to be given.
 
     Returns:
         The model in evaluation mode, and everything else that the file says.
 
     Raises:
         FileNotFoundError: no such file.
-        DataError: damaged, or not a checkpoint of this package.
+        DataError: damaged, not a checkpoint of this package, or the weights of another model.
     """
     content = read_checkpoint(path)
     try:
         kind = content.setdefault("kind", content["config"].get("model", "baseline"))  # older files have it there
-        if kind not in MODELS:
+        if model is None and kind not in MODELS:
+            named = f"a model called {kind!r}" if kind else "a model of a class without a name"
             raise DataError(
-                f"{path}: holds a model called {kind!r}, expected one of {', '.join(MODELS)}; "
-                "if the class is your own, import its module first"
+                f"{path}: holds {named}, expected one of {', '.join(MODELS)}; import the module of your own class, or "
+                "give the model to load_checkpoint"
             )
         arguments = {name: value for name, value in content["model"].items() if name != "weights"}
         state = content.pop("state_dict")
         with torch.device("meta"):  # shapes alone: no memory for a network that the file names and does not hold
-            shapes = MODELS[kind](**arguments).state_dict()
+            shapes = (MODELS[kind](**arguments) if model is None else model).state_dict()
         if differences := state_differences(state, shapes):
-            raise DataError(f"{path}: not the weights of the model it names: {differences}; train again")
-        model = MODELS[kind](**arguments)
+            expected = "model it names" if model is None else "model given"
+            raise DataError(f"{path}: not the weights of the {expected}: {differences}; train again")
+        model = MODELS[kind](**arguments) if model is None else model
         model.load_state_dict(state)
         missing = {"config", "data"} - content.keys()
     except DataError:

@@ -11,29 +11,30 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits, fingerprint
 from reidlab.data.workers import worker_lost
 from reidlab.errors import CollapseError, DataError, WorkerError
-from reidlab.models import MODELS, Model, RelativeDistanceNet
+from reidlab.models import Model, ReIDModel
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
 from reidlab.signals import Asked, finish_first
 from reidlab.training.checkpoint import checkpoint_of
-from reidlab.training.config import READS, TrainConfig
+from reidlab.training.config import TrainConfig
 from reidlab.training.held_out import Lookout, hold_out
 from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs
-from reidlab.training.optimizing import new_optimizer, new_schedule
+from reidlab.training.optimizing import new_model, new_optimizer, new_schedule, placed, unwrapped
 from reidlab.training.precision import settle_precision
 from reidlab.training.randomness import random_state, restore_random, seed_everything
 from reidlab.training.runs import RunFolder
-from reidlab.training.step import Step, check_finite, memory_mb
+from reidlab.training.step import Loss, Step, check_finite, memory_mb
 from reidlab.training.watch import Watch
 
 Report = Callable[[dict[str, Any]], None]
@@ -62,13 +63,16 @@ class TrainResult:
 
 
 def train(
-    config: TrainConfig,
+    config: TrainConfig | str,
     data: Splits,
     device: str = "cpu",
     workers: int = 0,
     report: Report | None = None,
     augment: Augment | None = None,
     model: Model | None = None,
+    loss: Loss | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
     run: RunFolder | None = None,
     ranks: Ranks = Ranks(),
     cache: str | os.PathLike[str] | None = None,
@@ -76,7 +80,7 @@ def train(
     """Train a model on the training identities of a data set.
 
     Args:
-        config: the settings.
+        config: the settings, or the name of a preset.
         data: only `data.train` is read.
         device: "cpu", "cuda" or "cuda:1".
         workers: processes that read images. Images are kept as bytes at the size they are needed in: with
@@ -87,7 +91,12 @@ def train(
             or those of its attribute `stored_size`. What it draws from the generator is the same in a resumed run.
         model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
             has wrapped, the network inside; set `compile` in the settings.
-        run: the folder that the run is written to, or resumed from: nothing is written without.
+        loss: in place of the model's own: called with the outputs of the model, whose `features` are (B, D), and
+            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up.
+        out: the folder that the run is written to; without it nothing is written.
+        resume: continue the run in `out` if there is one, to the same numbers as without the interruption. Models,
+            losses and augmentations of one's own are given again.
+        run: a `RunFolder` in place of `out` and `resume`.
         ranks: the processes that share each batch, inside `reidlab.ranks.joined`.
         cache: file to keep the images in, in place of memory; the next run finds them there.
 
@@ -103,9 +112,16 @@ def train(
 
     Taught in: notebooks/00_start_here.ipynb
     """
+    preset = config if isinstance(config, str) else None
+    config = TrainConfig.preset(config) if isinstance(config, str) else config
+    if (out is not None and run is not None) or (resume and out is None):
+        raise ValueError("got resume without out, or both out and run; expected out, the folder of the run")
+    if out is not None:
+        begun = resume and (Path(out) / "config.json").exists()
+        run = RunFolder(out, begun, preset, writes=ranks.is_first)
     config = settle_precision(config, device, ranks, run)
     goes_on = run is not None and run.resume and run.last.exists()
-    training = Training(config, data, device, workers, augment, model, ranks, cache, goes_on)
+    training = Training(config, data, device, workers, augment, model, ranks, cache, goes_on, loss)
     with finish_first() if run else nullcontext() as asked:
         try:
             return training.run(report, run, asked)
@@ -139,13 +155,19 @@ class Training:
         ranks: Ranks = Ranks(),
         cache: str | os.PathLike[str] | None = None,
         goes_on: bool = False,
+        loss: Loss | None = None,
     ):
         config = settle_precision(config, device)
         seed_everything(config.seed)
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
         self.records, watched = hold_out(data, config)
         labels = class_labels(self.records)
-        model = _unwrapped(model)
+        model = unwrapped(model)
+        if model is not None and not isinstance(model, ReIDModel):
+            raise ValueError(
+                f"model: got {type(model).__name__}, expected a ReIDModel; reidlab.wrap(module, height, width) makes "
+                "one of any network"
+            )
         if model is not None and model.arguments.get("num_classes", len(labels)) != len(labels):
             raise ValueError(
                 f"the model distinguishes {model.arguments['num_classes']} identities, the data has {len(labels)} to "
@@ -153,16 +175,16 @@ class Training:
             )
         if model is None:  # last.pt fills the network of a run that goes on: nothing is fetched for it
             model = new_model(dataclasses.replace(config, weights=None) if goes_on else config, len(labels))
-        self.model = _placed(model, config, device, ranks)
+        self.model = placed(model, config, device, ranks)
         self.average = _Average(self.model, config.average) if config.average else None
         if augment is None and config.augmentation == "light" and ranks.rank:
             torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
         size = (self.model.height, self.model.width)
         self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment)
-        self.augment = None if augment is None else getattr(augment, "__qualname__", type(augment).__qualname__)
+        self.own = {"augment": _name(augment), "loss": _name(loss)}
         self.optimizer = new_optimizer(self.model, config)
         self.schedule = new_schedule(self.optimizer, config)
-        self.step = Step(self.model, self.optimizer, config, ranks)
+        self.step = Step(self.model, self.optimizer, config, ranks, loss)
         self.chance = torch.Generator().manual_seed(config.seed)  # triplets drawn by chance
         self.watch = Watch(config)
         self.lookout = Lookout(config, watched, device, workers, ranks) if watched else None
@@ -276,7 +298,7 @@ class Training:
         data |= {"title": self.data.title, "train_images": len(self.data.train)}
         data |= {"train_identities": len({r.pid for r in self.data.train}), "fingerprint": fingerprint(self.data.train)}
         facts = {"data": data, "ranks": self.ranks.size, "device": self.device, "epochs": self.epochs}
-        facts |= {"augment": self.augment}
+        facts |= self.own
         facts |= {"parameters": sum(p.numel() for p in self.model.parameters()), "passes": self.passes}
         folder.begin(self.config, self.data, facts)
         state = folder.progress() if folder.resume else None
@@ -344,32 +366,8 @@ class Training:
         return state["random"][self.ranks.rank]
 
 
-def new_model(config: TrainConfig, num_classes: int) -> Model:
-    """Return a new network of the kind that the settings name, from torch's global generator."""
-    settings = {name: getattr(config, name) for name in READS[config.model]}
-    if config.model == "relative_distance":
-        return RelativeDistanceNet()
-    if "attention" in settings:
-        kind = settings.pop("attention")
-        settings |= {half: kind in (half, "both") for half in ("spatial", "channel")}
-    return MODELS[config.model](num_classes, **settings)
-
-
-def _unwrapped(model: Model | None) -> Model | None:
-    """The network inside what torch.compile and DataParallel make; `config.compile` compiles the forward pass."""
-    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
-        model = inner
-    return model
-
-
-def _placed(model: Model, config: TrainConfig, device: str, ranks: Ranks) -> Model:
-    if config.batch_norm == "synced":
-        if not device.startswith("cuda"):
-            raise ValueError(f"batch_norm='synced' on {device}: torch has it on GPUs only; use batch_norm='local'")
-        if ranks.size == 1:
-            raise ValueError("batch_norm='synced' with one process: there is nothing to sync; use batch_norm='local'")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model.to(device, memory_format=torch.channels_last).train()
+def _name(own: Callable[..., Any] | None) -> str | None:
+    return None if own is None else getattr(own, "__qualname__", type(own).__qualname__)
 
 
 class _Average:

@@ -1,4 +1,4 @@
-"""From settings to torch's optimizers and schedules."""
+"""From settings to the network, its optimizer and its schedule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from reidlab.training.config import TrainConfig
+from reidlab.models import MODELS, ReIDModel, RelativeDistanceNet
+from reidlab.ranks import Ranks
+from reidlab.training.config import READS, TrainConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -95,3 +97,32 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch
     first = config.warmup_start + (1 - config.warmup_start) / (warm + 1)
     rise = schedulers.LinearLR(optimizer, start_factor=first, total_iters=warm)
     return schedulers.SequentialLR(optimizer, [rise, fall], milestones=[warm])
+
+
+def new_model(config: TrainConfig, num_classes: int) -> ReIDModel:
+    """Return a new network of the kind that the settings name, from torch's global generator."""
+    settings = {name: getattr(config, name) for name in READS[config.model]}
+    if config.model == "relative_distance":
+        return RelativeDistanceNet()
+    if "attention" in settings:
+        kind = settings.pop("attention")
+        settings |= {half: kind in (half, "both") for half in ("spatial", "channel")}
+    return MODELS[config.model](num_classes, **settings)
+
+
+def unwrapped(model: ReIDModel | None) -> ReIDModel | None:
+    """The network inside what torch.compile and DataParallel make; `config.compile` compiles the forward pass."""
+    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
+        model = inner
+    return model
+
+
+def placed(model: ReIDModel, config: TrainConfig, device: str, ranks: Ranks) -> ReIDModel:
+    """Return the model on the device, in training mode, with batch norm as the settings have it."""
+    if config.batch_norm == "synced":
+        if not device.startswith("cuda"):
+            raise ValueError(f"batch_norm='synced' on {device}: torch has it on GPUs only; use batch_norm='local'")
+        if ranks.size == 1:
+            raise ValueError("batch_norm='synced' with one process: there is nothing to sync; use batch_norm='local'")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return model.to(device, memory_format=torch.channels_last).train()

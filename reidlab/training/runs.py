@@ -217,11 +217,10 @@ class RunFolder:
         ]
         if changed:
             raise ValueError(f"{self.path}: got other settings, {'; '.join(changed)}; begin a new run with them")
-        if there.get("augment") != own.get("augment"):
-            raise ValueError(
-                f"{self.path}: was begun with augment={there.get('augment')}, got {own.get('augment')}; pass the same "
-                "one"
-            )
+        for name in ("augment", "loss"):
+            if there.get(name) != own.get(name):
+                before, now = there.get(name), own.get(name)
+                raise ValueError(f"{self.path}: was begun with {name}={before}, got {now}; give the same one")
         moved = [
             f"{name} {data.get(name)} became {value}" for name, value in own["data"].items() if data.get(name) != value
         ]

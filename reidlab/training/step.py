@@ -19,6 +19,7 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "float16": torch.float16,
 }
 Forward = Callable[..., dict[str, Tensor]]
+Loss = Callable[[dict[str, Tensor], Tensor], Tensor | dict[str, Tensor]]
 
 
 class Step:
@@ -35,14 +36,22 @@ class Step:
         optimizer: of its weights.
         config: `precision`, which is not "auto" any more, `chunk`, `clip`, `compile` are read.
         ranks: the processes that share the batch.
+        loss: in place of the model's own, see `train`.
 
     Source: gradient caching: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup",
     2021.
     Taught in: notebooks/06_training.ipynb
     """
 
-    def __init__(self, model: Model, optimizer: torch.optim.Optimizer, config: TrainConfig, ranks: Ranks = Ranks()):
-        self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
+    def __init__(
+        self,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        ranks: Ranks = Ranks(),
+        loss: Loss | None = None,
+    ):
+        self.model, self.optimizer, self.config, self.ranks, self.own_loss = model, optimizer, config, ranks, loss
         device = next(model.parameters()).device.type
         self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
         self.forward: Forward = torch.compile(model) if config.compile else model
@@ -83,7 +92,8 @@ class Step:
     ) -> dict[str, Tensor]:
         """Compute the loss and backpropagate it to `outputs`, or through them to the weights."""
         check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
-        terms = self.model.loss(outputs, labels, chance)
+        terms = self.own_loss(outputs, labels) if self.own_loss else self.model.loss(outputs, labels, chance)
+        terms = {"loss": terms} if isinstance(terms, Tensor) else terms
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total.detach()):  # one check for all: each waits for the GPU
             check_finite(terms, iteration)
