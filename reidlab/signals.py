@@ -43,46 +43,46 @@ def termination_as_interrupt() -> Iterator[None]:
 
 
 @dataclass
-class Asked:
-    """Whether an end was asked for."""
+class StopRequest:
+    """Whether a signal has requested that the run stop."""
 
-    to_end: bool = False
+    requested: bool = False
 
 
 @contextlib.contextmanager
-def finish_first() -> Iterator[Asked]:
+def finish_first() -> Iterator[StopRequest]:
     """Note a first Ctrl-C or SIGTERM instead of stopping in the middle; one that comes later interrupts at once.
 
     Signals within a second are one: job queues send theirs to a process and to the one that started it, which hands
     it on. Only the main thread can choose how signals are taken; elsewhere this does nothing.
 
     Yields:
-        What says whether an end was asked for; whoever uses it looks now and then.
+        A `StopRequest`, to be read between steps.
 
     Example:
-        >>> with finish_first() as asked:
+        >>> with finish_first() as stop:
         ...     signal.raise_signal(signal.SIGINT)
         ...     print("the step is finished")
         the step is finished
-        >>> asked.to_end
+        >>> stop.requested
         True
     """
-    asked = Asked()
+    stop = StopRequest()
 
     first = 0.0
 
     def note(*_: Any) -> None:
         nonlocal first
-        if asked.to_end and time.monotonic() > first + 1:
+        if stop.requested and time.monotonic() > first + 1:
             raise KeyboardInterrupt
         first = first or time.monotonic()
-        asked.to_end = True
+        stop.requested = True
 
     before: dict[int, Any] = {}
     try:
         with contextlib.suppress(ValueError):  # not the main thread
             before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        yield asked
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

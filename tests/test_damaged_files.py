@@ -22,7 +22,7 @@ from reidlab.data.matheader import describe_problem
 from reidlab.data.matsource import MatSource
 from reidlab.data.protocolfile import read_new_protocol
 from reidlab.files import read_json
-from reidlab.training.runs import RunFolder, read_run
+from reidlab.training.run_folder import RunFolder, read_run
 from reidlab.walkers.street_crops import StreetCrops
 from reidlab.walkers.truth import read_truth
 

@@ -31,7 +31,7 @@ from reidlab.lessons.runner import _Kernels, run_lessons
 from reidlab.models.pixels import RawPixels
 from reidlab.signals import end_with_parent
 from reidlab.training import RunFolder, TrainConfig
-from reidlab.training.runs import read_run
+from reidlab.training.run_folder import read_run
 from reidlab.walkers import World, writer
 
 posix = pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="fork, and kills as POSIX has them")

@@ -22,7 +22,7 @@ from reidlab.ranks import joined
 from reidlab.results import check_comparable
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report, train
 from reidlab.training.report import extremes, finish_run, write_report
-from reidlab.training.runs import read_run
+from reidlab.training.run_folder import read_run
 
 SETTINGS = {"iterations": 4, "identities_per_batch": 2, "images_per_identity": 2, "log_every": 2, "save_every": 4}
 

@@ -12,10 +12,10 @@ from reidlab import signals
 def test_signals_within_a_second_are_one_and_a_later_one_interrupts(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
-    with pytest.raises(KeyboardInterrupt), signals.finish_first() as asked:
+    with pytest.raises(KeyboardInterrupt), signals.finish_first() as stop:
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
-        assert asked.to_end
+        assert stop.requested
         now[0] += 1.5
         signal.raise_signal(signal.SIGINT)
 
@@ -31,9 +31,9 @@ def test_in_another_thread_nothing_is_asked():
     found = []
 
     def work():
-        with signals.finish_first() as asked:
+        with signals.finish_first() as stop:
             time.sleep(0.01)
-            found.append(asked.to_end)
+            found.append(stop.requested)
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -12,7 +12,7 @@ from reidlab.features import evaluate_model, extract_features
 from reidlab.models import Baseline
 from reidlab.results import score_record
 from reidlab.training import TrainConfig, Training, load_checkpoint, parse_settings, save_checkpoint, train
-from reidlab.training.inputs import new_sampler
+from reidlab.training.batches import new_sampler
 from reidlab.training.loop import _Average
 from reidlab.walkers import StreetAugmentation
 from reidlab.walkers.pretraining import SETTINGS, street_config

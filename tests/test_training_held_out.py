@@ -19,7 +19,7 @@ from reidlab.errors import CollapseError, WorkerError
 from reidlab.features import evaluate_model
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.dry_run import dry_run
-from reidlab.training.held_out import Lookout, hold_out
+from reidlab.training.monitors import ValidationMonitor, hold_out
 from reidlab.training.step import Step
 
 pytestmark = pytest.mark.usefixtures("half_size")
@@ -117,13 +117,13 @@ def test_scores_at_chance_level_end_a_run():
 
 
 def test_one_score_at_chance_level_does_not(colours):
-    lookout = Lookout(TrainConfig(**WATCHED), colours, "cpu", 0)
-    lookout.at_chance = 1
+    monitor = ValidationMonitor(TrainConfig(**WATCHED), colours, "cpu", 0)
+    monitor.at_chance = 1
     torch.manual_seed(0)
     from reidlab.models import Baseline
 
-    lookout.look(Baseline(6).eval(), 9)
-    assert lookout.at_chance == 0
+    monitor.validate(Baseline(6).eval(), 9)
+    assert monitor.at_chance == 0
 
 
 def test_events_for_tensorboard(tmp_path):

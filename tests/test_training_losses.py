@@ -10,7 +10,7 @@ from reidlab.errors import CollapseError
 from reidlab.losses import METRIC_LOSSES, MININGS
 from reidlab.models import Baseline, RelativeDistanceNet
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
-from reidlab.training.watch import Watch
+from reidlab.training.monitors import CollapseMonitor
 
 pytestmark = pytest.mark.usefixtures("half_size")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3)
@@ -92,32 +92,32 @@ def rows(*pairs):
     ],
 )
 def test_both_signs_of_a_collapse_are_needed_twice(pairs, stops):
-    watch = Watch(TrainConfig(cross_entropy=False))
+    monitor = CollapseMonitor(TrainConfig(cross_entropy=False))
     if stops:
         with pytest.raises(CollapseError, match="Lower learning_rate or weight_decay"):
-            [watch.check(row) for row in rows(*pairs)]
+            [monitor.check(row) for row in rows(*pairs)]
     else:
-        [watch.check(row) for row in rows(*pairs)]
+        [monitor.check(row) for row in rows(*pairs)]
 
 
 def test_long_features_in_one_point_are_seen_to_be_there():
     point = 300 * torch.nn.functional.normalize(torch.randn(1, 64, generator=torch.Generator().manual_seed(0)))
-    found = Watch(TrainConfig()).row(point.repeat(8, 1), torch.arange(8) // 2)
+    found = CollapseMonitor(TrainConfig()).row(point.repeat(8, 1), torch.arange(8) // 2)
     assert found["mean_distance"] < 1e-3 and found["active_anchors"] == 1
 
 
 @pytest.mark.parametrize("model", ["relation", "mgn"])
 def test_networks_of_parts_are_watched_by_the_mean_of_their_triplet_losses(model):
-    watch = Watch(TrainConfig(model=model, margin=1.2))
+    monitor = CollapseMonitor(TrainConfig(model=model, margin=1.2))
     features, labels = torch.full((4, 8), 0.5), torch.tensor([0, 0, 1, 1])
-    row = watch.row(features + torch.eye(4, 8) * 1e-6, labels)
+    row = monitor.row(features + torch.eye(4, 8) * 1e-6, labels)
     assert set(row) == {"mean_distance"} and row["mean_distance"] < 1e-5
     row |= {"iteration": 5, "triplet/part6.1": 1.19, "triplet/global6": 1.21, "local/part6.1": 6.0}
-    watch.check(row)
-    watch.check(row | {"triplet/global6": 0.4})  # one of them still learns
-    watch.check(row)
+    monitor.check(row)
+    monitor.check(row | {"triplet/global6": 0.4})  # one of them still learns
+    monitor.check(row)
     with pytest.raises(CollapseError, match=r"triplet loss 1\.200; a collapsed run stays at the margin, 1\.2"):
-        watch.check(row)
+        monitor.check(row)
 
 
 def test_a_loss_called_none_can_be_set_from_the_command_line():

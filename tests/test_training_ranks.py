@@ -12,7 +12,7 @@ import torch
 
 from reidlab.ranks import Ranks
 from reidlab.training import TrainConfig, Training
-from reidlab.training.inputs import new_sampler
+from reidlab.training.batches import new_sampler
 from reidlab.walkers import StreetAugmentation
 
 sys.path.insert(0, str(Path(__file__).parent))

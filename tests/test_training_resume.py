@@ -128,7 +128,7 @@ def soft_triplet(outputs, pids):
 
 def test_a_model_a_loss_and_a_preset_of_ones_own_are_trained_saved_and_resumed(colours, tmp_path):
     whole = train(settings("light"), colours, out=tmp_path / "whole", model=foreign(), loss=soft_triplet)
-    assert whole.history[-1].keys() >= {"loss", "learning_rate"} and whole.history[-1]["loss"] > 0
+    assert whole.history[-1].keys() == {"iteration", "learning_rate", "loss"} and whole.history[-1]["loss"] > 0
     before = foreign().state_dict()
     assert not all(torch.equal(before[name], value) for name, value in whole.model.state_dict().items())
 
@@ -353,7 +353,7 @@ def test_the_best_survives_an_interruption(colours, tmp_path):
 
 def test_alarms_count_on_after_an_interruption(colours, tmp_path):
     training = Training(settings("crop, steps, held out"), colours)
-    training.watch.rows, training.lookout.at_chance = 1, 1
+    training.collapse.rows, training.validation.at_chance = 1, 1
     again = Training(settings("crop, steps, held out"), colours)
     again.restore(training.state())
-    assert (again.watch.rows, again.lookout.at_chance) == (1, 1)
+    assert (again.collapse.rows, again.validation.at_chance) == (1, 1)

@@ -5,7 +5,7 @@ from reidlab.training.config import RANGES, TrainConfig, parse_settings
 from reidlab.training.loop import Training, TrainResult, train
 from reidlab.training.presets import PRESETS
 from reidlab.training.randomness import seed_everything
-from reidlab.training.runs import RunFolder
+from reidlab.training.run_folder import RunFolder
 
 __all__ = [
     "PRESETS",

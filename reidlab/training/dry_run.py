@@ -209,7 +209,7 @@ def _take_steps(training: Training, steps: int) -> tuple[list[float], float, dic
         with _bounded_memory(device):
             for number in range(steps):
                 start = _now(device)
-                terms, *_ = training.step(*next(batches), number + 1, training.chance)
+                terms, *_ = training.step(*next(batches), number + 1, training.generator)
                 if training.average:
                     training.average.update(training.model)
                 training.schedule.step()
@@ -293,8 +293,8 @@ def _settings_table(training: Training) -> dict[str, str]:
         rate += f"× {config.decay:g} after iterations {drops}"
 
     evaluations = "none during the run"
-    if training.lookout:
-        images = len(training.lookout.watched.query) + len(training.lookout.watched.gallery)
+    if training.validation:
+        images = len(training.validation.data.query) + len(training.validation.data.gallery)
         number = 1 + -(-config.iterations // config.evaluate_every)
         evaluations = f"{number:,} during the run, of {images:,} images each"
     batches = len(training.inputs.sampler)

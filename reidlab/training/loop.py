@@ -25,17 +25,16 @@ from reidlab.errors import CollapseError, DataError, WorkerError
 from reidlab.models import Model, ReIDModel
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
-from reidlab.signals import Asked, finish_first
+from reidlab.signals import StopRequest, finish_first
+from reidlab.training.batches import RANK_STRIDE, Augment, Inputs
 from reidlab.training.checkpoint import checkpoint_of
 from reidlab.training.config import TrainConfig
-from reidlab.training.held_out import Lookout, hold_out
-from reidlab.training.inputs import RANK_STRIDE, Augment, Inputs
+from reidlab.training.monitors import CollapseMonitor, ValidationMonitor, hold_out
 from reidlab.training.optimizing import new_model, new_optimizer, new_schedule, placed, unwrapped
 from reidlab.training.precision import settle_precision
 from reidlab.training.randomness import random_state, restore_random, seed_everything
-from reidlab.training.runs import RunFolder
+from reidlab.training.run_folder import RunFolder
 from reidlab.training.step import Loss, Step, check_finite, memory_mb
-from reidlab.training.watch import Watch
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -48,10 +47,10 @@ class TrainResult:
         model: in evaluation mode.
         config: what it was trained with.
         history: one row every `log_every` iterations: iteration, learning_rate, the mean of each loss term, and
-            with a triplet loss what `Watch` sees in the row's last batch.
+            with a triplet loss what `CollapseMonitor` measures in the row's last batch.
         seconds: wall time of the loop, interrupted pieces added up.
         epochs: passes over the identities.
-        evaluations: rows of `Lookout`, on people of the training set.
+        evaluations: rows of `ValidationMonitor`, on identities of the training set.
     """
 
     model: Model
@@ -122,12 +121,12 @@ def train(
     config = settle_precision(config, device, ranks, run)
     goes_on = run is not None and run.resume and run.last.exists()
     training = Training(config, data, device, workers, augment, model, ranks, cache, goes_on, loss)
-    with finish_first() if run else nullcontext() as asked:
+    with finish_first() if run else nullcontext() as stop:
         try:
-            return training.run(report, run, asked)
+            return training.run(report, run, stop)
         except (RuntimeError, FloatingPointError) as error:
             named = worker_lost(error) or error  # torch reports a lost worker wherever the step is just then
-            if isinstance(named, WorkerError) and asked and asked.to_end:  # workers were asked as well, and have ended
+            if isinstance(named, WorkerError) and stop and stop.requested:  # workers were asked as well, and have ended
                 raise KeyboardInterrupt from None
             if run is None or not isinstance(named, (CollapseError, FloatingPointError, WorkerError)):
                 raise named from None
@@ -160,7 +159,7 @@ class Training:
         config = settle_precision(config, device)
         seed_everything(config.seed)
         self.config, self.data, self.device, self.ranks = config, data, device, ranks
-        self.records, watched = hold_out(data, config)
+        self.records, validation = hold_out(data, config)
         labels = class_labels(self.records)
         model = unwrapped(model)
         if model is not None and not isinstance(model, ReIDModel):
@@ -185,9 +184,9 @@ class Training:
         self.optimizer = new_optimizer(self.model, config)
         self.schedule = new_schedule(self.optimizer, config)
         self.step = Step(self.model, self.optimizer, config, ranks, loss)
-        self.chance = torch.Generator().manual_seed(config.seed)  # triplets drawn by chance
-        self.watch = Watch(config)
-        self.lookout = Lookout(config, watched, device, workers, ranks) if watched else None
+        self.generator = torch.Generator().manual_seed(config.seed)  # for triplets sampled at random
+        self.collapse = None if loss else CollapseMonitor(config)
+        self.validation = ValidationMonitor(config, validation, device, workers, ranks) if validation else None
         self.history: list[dict[str, float]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.running: list[dict[str, float]] = []
@@ -206,22 +205,22 @@ class Training:
         return drawn / len(self.records)
 
     def run(
-        self, report: Report | None = None, folder: RunFolder | None = None, asked: Asked | None = None
+        self, report: Report | None = None, folder: RunFolder | None = None, stop: StopRequest | None = None
     ) -> TrainResult:
         """Train to the end, or from where a run was left to the end; as `train`."""
         random = self._begin(folder) if folder else None
         batches = self.inputs.after(self.iteration)
         if random:
-            restore_random(random, self.inputs.generator, self.chance)
+            restore_random(random, self.inputs.generator, self.generator)
         self.report, self.folder = report, folder if folder and folder.writes else None
         self._clock, self._seen = time.perf_counter(), 0
         left = self.config.iterations - self.iteration
-        if self.lookout and not self.evaluations:
-            self._look()
+        if self.validation and not self.evaluations:
+            self._validate()
         batches = itertools.islice(batches, left)
         for images, labels in progress(batches, "training", left) if self.ranks.is_first else batches:
             self._advance(images, labels)
-            end = self._must_end(asked)
+            end = self._must_end(stop)
             if folder and (self._due(self.config.save_every) or end):
                 self._save()
             if end:
@@ -234,7 +233,7 @@ class Training:
     def _advance(self, images: Tensor, labels: Tensor) -> None:
         """One iteration, with the rows that are due after it."""
         self.iteration += 1
-        terms, features, labels = self.step(images, labels, self.iteration, self.chance)
+        terms, features, labels = self.step(images, labels, self.iteration, self.generator)
         values = torch.stack(list(terms.values())).tolist()
         self.running.append(dict(zip(terms, values, strict=True)))
         self._seen += len(labels)
@@ -243,23 +242,25 @@ class Training:
         if self._due(self.config.log_every):
             means = {name: float(np.mean([row[name] for row in self.running])) for name in self.running[0]}
             row = {"iteration": self.iteration, "learning_rate": self.schedule.get_last_lr()[-1]}
-            self.history.append({**row, **means, **self.watch.row(features, labels)})
+            measured = self.collapse.row(features, labels) if self.collapse else {}
+            self.history.append({**row, **means, **measured})
             self.running = []
             self._tell("train", self.history[-1])
-            self.watch.check(self.history[-1])
+            if self.collapse:
+                self.collapse.check(self.history[-1])
         with warnings.catch_warnings():  # a step that float16 skipped is no mistake in the order of calls
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.schedule.step()
-        if self.lookout and self._due(self.config.evaluate_every):
-            self._look()
+        if self.validation and self._due(self.config.evaluate_every):
+            self._validate()
 
     def _due(self, every: int) -> bool:
         return self.iteration % every == 0 or self.iteration == self.config.iterations
 
-    def _look(self) -> None:
+    def _validate(self) -> None:
         """Evaluate on people of the training set; keep the best by those who were held out."""
         model = self.average.model if self.average else self.model
-        row = self.lookout.look(model, self.iteration)
+        row = self.validation.validate(model, self.iteration)
         self.evaluations.append(row)
         self._tell("evaluation", row)
         if row["people"] == "held-out" and row["mean_ap"] > self.best:
@@ -284,11 +285,11 @@ class Training:
         self.seconds, self._clock = self.seconds + now - self._clock, now
         return self.seconds
 
-    def _must_end(self, asked: Asked | None) -> bool:
+    def _must_end(self, stop: StopRequest | None) -> bool:
         """Whether this process or another one was asked to end: all end after the same iteration."""
-        if asked is None:
+        if stop is None:
             return False
-        flag = torch.tensor([float(asked.to_end)])
+        flag = torch.tensor([float(stop.requested)])
         self.ranks.sum_([flag])
         return bool(flag)
 
@@ -339,11 +340,11 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "scaler": self.step.scaler.state_dict(),
             "averaged": self.average.batches if self.average else 0,
-            "random": self.ranks.gather_objects(random_state(self.inputs.generator, self.chance)),
+            "random": self.ranks.gather_objects(random_state(self.inputs.generator, self.generator)),
             "history": self.history,
             "evaluations": self.evaluations,
             "running": self.running,
-            "alarms": [self.watch.rows, self.lookout.at_chance if self.lookout else 0],
+            "alarms": [self.collapse.rows if self.collapse else 0, self.validation.at_chance if self.validation else 0],
             "best": self.best,
             "seconds": self._elapsed(),
         }
@@ -360,9 +361,10 @@ class Training:
         self.history, self.evaluations = state["history"], state["evaluations"]
         self.running, self.best, self.seconds = state["running"], state["best"], state["seconds"]
         self.iteration = self.saved = state["iteration"]
-        self.watch.rows = state["alarms"][0]
-        if self.lookout:
-            self.lookout.at_chance = state["alarms"][1]
+        if self.collapse:
+            self.collapse.rows = state["alarms"][0]
+        if self.validation:
+            self.validation.at_chance = state["alarms"][1]
         return state["random"][self.ranks.rank]
 
 

@@ -15,7 +15,7 @@ from reidlab.files import read_json
 from reidlab.models.backbones import ResidualBlock
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
-from reidlab.training.runs import RunFolder
+from reidlab.training.run_folder import RunFolder
 from reidlab.training.step import PRECISIONS
 
 PRECISION_VARIABLE = "REIDLAB_PRECISION"

@@ -29,7 +29,7 @@ from reidlab.results import score_record
 from reidlab.training.checkpoint import load_checkpoint
 from reidlab.training.config import READS, TrainConfig
 from reidlab.training.presets import SOURCES
-from reidlab.training.runs import RunFiles, read_run
+from reidlab.training.run_folder import RunFiles, read_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -58,7 +58,7 @@ class Step:
         self.precision = PRECISIONS[config.precision]
 
     def __call__(
-        self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator
+        self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator
     ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """Compute gradients and change the weights.
 
@@ -66,7 +66,7 @@ class Step:
             images: (B, 3, height, width), this process's part of the batch.
             labels: (B,) class numbers.
             iteration: counted from 1, for messages.
-            chance: where triplets drawn by chance come from.
+            generator: for triplets that are sampled at random.
 
         Returns:
             The terms of the loss by name, and features (N, D) and labels (N,) of the whole batch, without gradient.
@@ -76,7 +76,7 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         whole = self.ranks.size == 1 and not 0 < self.config.chunk < len(images)
-        terms, features, labels = (self._whole if whole else self._in_parts)(images, labels, iteration, chance)
+        terms, features, labels = (self._whole if whole else self._in_parts)(images, labels, iteration, generator)
         if self.config.clip:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -88,11 +88,11 @@ class Step:
         return self.forward(images, self.precision) if self.precision else self.forward(images)
 
     def _terms(
-        self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, chance: torch.Generator
+        self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Compute the loss and backpropagate it to `outputs`, or through them to the weights."""
         check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
-        terms = self.own_loss(outputs, labels) if self.own_loss else self.model.loss(outputs, labels, chance)
+        terms = self.own_loss(outputs, labels) if self.own_loss else self.model.loss(outputs, labels, generator)
         terms = {"loss": terms} if isinstance(terms, Tensor) else terms
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total.detach()):  # one check for all: each waits for the GPU
@@ -100,11 +100,11 @@ class Step:
         self.scaler.scale(total).backward()
         return terms
 
-    def _whole(self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator):
+    def _whole(self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator):
         outputs = self._compute(images)
-        return self._terms(outputs, labels, iteration, chance), outputs["features"].detach(), labels
+        return self._terms(outputs, labels, iteration, generator), outputs["features"].detach(), labels
 
-    def _in_parts(self, images: Tensor, labels: Tensor, iteration: int, chance: torch.Generator):
+    def _in_parts(self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator):
         parts = images.split(self.config.chunk or len(images))
         before = [buffer.clone() for buffer in self.model.buffers()]
         graphs = []
@@ -114,7 +114,7 @@ class Step:
         own = {name: torch.cat([graph[name].detach() for graph in graphs]) for name in graphs[0]}
         outputs = {name: self.ranks.gather(value).requires_grad_() for name, value in own.items()}
         labels = self.ranks.gather(labels)
-        terms = self._terms(outputs, labels, iteration, chance)
+        terms = self._terms(outputs, labels, iteration, generator)
         start = self.ranks.rank * len(images)
         after: list[list[Tensor]] = []
         for part in parts:
