@@ -326,7 +326,10 @@ def open_data(root: Path, data_format: str, box: str | None, protocol: str, spli
 
     if data_format == "cuhk03":
         if box is None:
-            raise ValueError("--box is missing: CUHK03 has labeled and detected boxes, and their scores differ")
+            raise ValueError(
+                "--box is missing: CUHK03 has labeled and detected boxes, and their scores differ; for images of "
+                "your own --format folder or market1501"
+            )
         return CUHK03(root, box=box, protocol=protocol, **({} if split is None else {"split": split}))
     if data_format not in ("market1501", "folder"):
         raise ValueError(f"--format {data_format}: expected cuhk03, market1501 or folder")

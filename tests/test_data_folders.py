@@ -7,7 +7,7 @@ import pytest
 from data_files import write_images
 from PIL import Image
 
-from reidlab.data import FolderDataset, Market1501
+from reidlab.data import FolderDataset, Market1501, check
 from reidlab.errors import DataError
 
 MARKET = [
@@ -176,7 +176,8 @@ def test_one_list_alone(tmp_path: Path) -> None:
         ("7/left.png", r"7/left\.png: the name does not tell identity and camera; expected .*7/2_0031\.png"),
         ("alice/1_a.png", "1 folders are not named by an identity number: alice; .* number the people"),
         ("picture.png", r"picture\.png: the name does not tell"),
-        ("7/1_a.txt", "the name does not tell"),
+        ("7/1_a.txt", r"7/1_a\.txt: is not named as an image that can be read .* or move it away"),
+        ("7/1_a.heic", "is not named as an image that can be read"),
     ],
 )
 def test_a_name_that_tells_nothing(tmp_path: Path, name: str, message: str) -> None:
@@ -189,5 +190,28 @@ def test_a_name_that_tells_nothing(tmp_path: Path, name: str, message: str) -> N
 
 def test_one_camera_is_not_enough(tmp_path: Path) -> None:
     write_images(tmp_path, ["7/1_a.png", "7/1_b.png", "8/1_a.png"])
-    with pytest.raises(DataError, match=r"nobody was seen by two cameras \(2 people, 1 cameras\)"):
+    with pytest.raises(DataError, match=r"all images are from camera 1, .*into\s+query/ .*--same-camera keep"):
         FolderDataset(tmp_path)
+
+
+def test_faults_of_all_names_are_counted_and_a_persons_own_folder_is_recognised(tmp_path: Path) -> None:
+    write_images(tmp_path, ["7/1_a.png", "7/left.png", "8/2_a.png", "8/right.png", "8/notes.png"])
+    with pytest.raises(DataError, match=r"left\.png: the name does not tell .*; so are 2 more names in "):
+        FolderDataset(tmp_path)
+    with pytest.raises(DataError, match=r"if 7/ is the folder of one person, give the folder above it"):
+        FolderDataset(tmp_path / "7")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: holds no images; expected"):
+        FolderDataset(tmp_path / "empty")
+
+
+def test_the_check_counts_people_and_cameras_and_says_what_cannot_be_scored(tmp_path: Path) -> None:
+    write_images(tmp_path, ["query/7/1_a.png", "gallery/7/1_b.png", "gallery/8/1_a.png"])
+    report = check(tmp_path, data_format="folder")
+    assert report.ok and "3 images of 2 identities from 1 cameras" in str(report)
+    assert "no query has an image of its person from another camera" in str(report)
+    assert "--same-camera keep" in str(report)
+    write_images(tmp_path, ["gallery/7/2_b.png"])
+    assert "no query" not in str(check(tmp_path, data_format="folder"))
+    with pytest.raises(FileNotFoundError, match=r"absent: no such folder$"):
+        check(tmp_path / "absent", data_format="folder")

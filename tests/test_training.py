@@ -246,7 +246,7 @@ def test_a_checkpoint_that_carries_code_is_refused_and_does_nothing(tmp_path, co
             {"format": "reidlab checkpoint 2"},
             r"written by a newer reidlab \(reidlab checkpoint 2, this one reads 1\); update",
         ),
-        ({"config": {"model": "transformer"}}, "holds a model called 'transformer'; this version has baseline, rga"),
+        ({"kind": "transformer"}, "holds a model called 'transformer', expected one of baseline"),
         ({"format": "reidlab weights 1"}, "not a checkpoint of reidlab train"),
     ],
 )

@@ -26,7 +26,7 @@ from reidlab.data.layout import (
     protocol_name,
     protocol_places,
 )
-from reidlab.data.listing import is_image_name, list_folder, list_images
+from reidlab.data.listing import existing, is_image_name, list_folder, list_images
 from reidlab.data.matheader import H5_ERRORS, describe_problem, first_line
 from reidlab.data.matsource import EMPTY, MatSource, describe_cell
 from reidlab.data.names import BOXES, PAIR_SIZES, a_few, name_of_cell
@@ -72,6 +72,8 @@ def check(
         raise ValueError(f'got expect={expect!r}, expected "cuhk03", "any" or None')
     if data_format not in (None, "cuhk03", *_LOADERS):
         raise ValueError(f"got data_format={data_format!r}, expected cuhk03, {', '.join(_LOADERS)} or None")
+    if data_format in _LOADERS:
+        return _check_pictures(existing(root), _LOADERS[data_format])
     inspection = _Inspection(find_layout(root, "labeled"))
     kind = data_format or _format_of(inspection.root)
     if kind in _LOADERS:
@@ -118,7 +120,13 @@ def _check_pictures(root: Path, loader: type[Market1501] | type[FolderDataset]) 
         finding = Finding(".", "damaged", text)
     else:
         counts = _slashed([len(getattr(data, part)) for part in _PARTS])
-        text = f"{len(records):,} images, {counts} for train/query/gallery, {data.junk} junk left out{twins}"
+        people, cameras = ({getattr(record, name) for record in records} for name in ("pid", "camid"))
+        text = f"{len(records):,} images of {len(people):,} identities from {len(cameras)} cameras, {counts} for "
+        text += f"train/query/gallery, {data.junk} junk left out{twins}"
+        seen = {(record.pid, record.camid) for record in data.gallery}
+        if not any(q.pid == pid and q.camid != camid for q in data.query for pid, camid in seen):
+            text += "; no query has an image of its person from another camera in the gallery, so scores need "
+            text += 'same_camera="keep" (--same-camera keep)'
         finding = Finding(".", "ok", text)
     return Report(root, data.name, [finding], loads=[] if faults else [""], loader=loader.__name__)
 

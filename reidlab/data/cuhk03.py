@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlab.data.folders import refuse_shared
 from reidlab.data.layout import NP_FOLDERS, Layout, find_layout, missing_error, require_box
 from reidlab.data.listing import list_images
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, a_few, name_of_cell, parse_image_name
 from reidlab.data.protocolfile import NewProtocol, read_new_protocol
-from reidlab.data.records import FolderSource, ImageSource, Record, Splits
+from reidlab.data.records import FolderSource, ImageSource, Record, Splits, refuse_shared
 from reidlab.errors import DataError
 
 PUBLISHED_COUNTS = {"labeled": (7368, 1400, 5328), "detected": (7365, 1400, 5332)}

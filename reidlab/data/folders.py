@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlab.data.listing import IMAGE_SUFFIX, folder_name, is_image_name, list_folder, list_images
+from reidlab.data.listing import IMAGE_SUFFIX, existing, folder_name, is_image_name, list_folder, list_images
 from reidlab.data.names import a_few
-from reidlab.data.records import FolderSource, Record, Splits, leads_out, relative_name
+from reidlab.data.records import FolderSource, Record, Splits, leads_out, refuse_shared, relative_name
 from reidlab.errors import DataError
 
 JUNK = -1
@@ -71,7 +71,7 @@ class Market1501(Splits):
     junk: int = field(default=0)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        root = _existing(root)
+        root = existing(root)
         bases = [root / base for base in MARKET_BASES]
         base = next((base for base in bases if all((base / part).is_dir() for part in MARKET_FOLDERS[1:])), None)
         if base is None:
@@ -175,7 +175,7 @@ class FolderDataset(Splits):
     ) -> None:
         if (query is None) != (gallery is None) or (train is not None and query is None):
             raise ValueError("got one list of names, expected query and gallery (train may come with them) or none")
-        root = _existing(root)
+        root = existing(root)
         source = FolderSource(root)
         folders = [part for part in ("train", "query", "gallery") if (root / part).is_dir()]
         if query is not None:
@@ -189,7 +189,9 @@ class FolderDataset(Splits):
             _check_beside(root)
             parts = [_scan(source, part) if part in folders else [] for part in _PARTS]
         else:
-            parts = [[], *query_and_gallery(root, _scan(source, ""))]
+            records = _scan(source, "")
+            _check_cameras(root, records)
+            parts = [[], *query_and_gallery(root, records)]
         kept = [[record for record in records if record.pid != JUNK] for records in parts]
         _check_parts(root, kept)
         if "train" in folders and query is None and not kept[0]:
@@ -245,7 +247,29 @@ def _scan(source: FolderSource, below: str) -> list[Record]:
         if known.setdefault(int(person), person) != person:
             raise DataError(f"{folder}: {known[int(person)]}/ and {person}/ are one identity number; merge or renumber")
         names += [f"{prefix}{person}/{name}" for name in list_images(folder / person)]
-    return [_record(source, name) for name in names]
+    records, faults = [], []
+    for name in names:
+        try:
+            records.append(_record(source, name))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        more = f"; so are {len(faults) - 1} more names in {folder}" if len(faults) > 1 else ""
+        above = f"; if {folder.name}/ is the folder of one person, give the folder above it"
+        raise DataError(faults[0] + more + (above if not people and _PERSON_FOLDER.fullmatch(folder.name) else ""))
+    return records
+
+
+def _check_cameras(root: Path, records: Sequence[Record]) -> None:
+    """Refuse a folder without images, or with images from one camera alone."""
+    if not records:
+        raise DataError(f"{root}: holds no images; expected {_FOLDER_PATTERN}")
+    if len({record.camid for record in records if record.pid != JUNK}) == 1:
+        raise DataError(
+            f"{root}: all images are from camera {records[0].camid}, and scores count images of the same person from "
+            f"another camera; expected {_FOLDER_PATTERN}. If there is one camera, put the images to search with into "
+            'query/ and the others into gallery/, and evaluate with same_camera="keep" (--same-camera keep)'
+        )
 
 
 def _record(source: FolderSource, name: str) -> Record:
@@ -258,7 +282,12 @@ def _record(source: FolderSource, name: str) -> Record:
     cameras = {int(number) for number in _CAMERA.findall(file_name)}
     plain, first = _PLAIN_CAMERA.match(file_name), _NUMBER_FIRST.match(file_name)
     nested = len(folders) > 1 and _PERSON_FOLDER.fullmatch(folders[-2])  # whose folder is it?
-    if person is None or nested or not is_image_name(file_name) or not (cameras or plain):
+    if not is_image_name(file_name):
+        raise DataError(
+            f"{source.root / name}: is not named as an image that can be read (.jpg, .png, .bmp, .webp, .tif); "
+            "convert it, or move it away"
+        )
+    if person is None or nested or not (cameras or plain):
         raise DataError(f"{source.root / name}: the name does not tell identity and camera; expected {_FOLDER_PATTERN}")
     if len(cameras) > 1:
         raise DataError(
@@ -356,27 +385,6 @@ def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Rec
             f"({distractors[-1][0]}): searches for that person would count them as right; number people from 1"
         )
     refuse_shared(root, *parts)
-
-
-def refuse_shared(root: Path, train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]) -> None:
-    """Refuse data of which people are trained on and searched for.
-
-    Raises:
-        DataError: they are; the message counts them.
-    """
-    both = sorted({record.pid for record in train} & {record.pid for record in (*query, *gallery)})
-    if both:
-        raise DataError(
-            f"{root}: {len(both)} identities are in training and in test: {a_few(both)}; scores would be of people "
-            "that the network was trained on: take them out of one, or renumber if they are different people"
-        )
-
-
-def _existing(root: str | os.PathLike[str]) -> Path:
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root}: {'is a file, not a folder' if root.exists() else 'no such folder'}")
-    return root
 
 
 def _bad_names(folder: Path, bad: Sequence[str], pattern: str) -> str:

@@ -88,3 +88,15 @@ def folder_name(folder: str | os.PathLike[str]) -> str:
         'mine'
     """
     return Path(os.path.normpath(Path(folder).absolute())).name
+
+
+def existing(root: str | os.PathLike[str]) -> Path:
+    """Return the path of a folder that is there.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: {'is a file, not a folder' if root.exists() else 'no such folder'}")
+    return root

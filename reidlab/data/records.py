@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from reidlab.data.names import a_few
 from reidlab.errors import DataError
 
 MAX_PIXELS = 89_478_485
@@ -229,3 +230,17 @@ class Splits:
             pids, camids = {r.pid for r in records}, {r.camid for r in records}
             lines.append(f"{part:<8}  {len(pids):>10}  {len(records):>6}  {len(camids):>7}")
         return "\n".join(lines)
+
+
+def refuse_shared(root: Path, train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]) -> None:
+    """Refuse data of which people are trained on and searched for.
+
+    Raises:
+        DataError: they are; the message counts them.
+    """
+    both = sorted({record.pid for record in train} & {record.pid for record in (*query, *gallery)})
+    if both:
+        raise DataError(
+            f"{root}: {len(both)} identities are in training and in test: {a_few(both)}; scores would be of people "
+            "that the network was trained on: take them out of one, or renumber if they are different people"
+        )

@@ -103,6 +103,7 @@ class LabelSet:
         one = "all images are from one camera; " if len(cameras) == 1 else ""
         return start + (
             f"{len(shared)} identities are in both, but never in another camera (cameras: {shown}). Usually a match "
-            f'is the same identity in another camera; {one}check camids, or pass same_camera="keep" to count matches '
-            "from the query's own camera, if no query image is itself in the gallery"
+            f'is the same identity in another camera; {one}check camids, or pass same_camera="keep" '
+            "(--same-camera keep) to count matches from the query's own camera, if no query image is itself in the "
+            "gallery"
         )
