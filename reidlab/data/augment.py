@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -36,6 +38,7 @@ class BatchAugmentation:
         flip: probability in [0, 1] that an image is mirrored.
         erasing: probability in [0, 1] that a rectangle of 2–40 % of the area, of height over width between 0.3 and
             3.3, gets the mean colour.
+        mean, std: of each colour channel, for pixels from 0 to 1.
         generator: on the CPU; everything random is drawn from it.
 
     Raises:
@@ -61,6 +64,8 @@ class BatchAugmentation:
         flip: float = 0.5,
         erasing: float = 0.5,
         *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
         generator: torch.Generator,
     ) -> None:
         if height < 1 or width < 1:
@@ -71,7 +76,7 @@ class BatchAugmentation:
             if not 0 <= value <= 1:
                 raise ValueError(f"{name}={value}: expected a number from 0 to 1")
         self.height, self.width, self.shift, self.flip, self.erasing = height, width, shift, flip, erasing
-        self.generator = generator
+        self.mean, self.std, self.generator = mean, std, generator
 
     @property
     def stored_size(self) -> tuple[int, int]:
@@ -105,7 +110,7 @@ class BatchAugmentation:
                 f"part={part}: got {len(images)} images, expected (start, stop, total) with stop - start as many"
             )
         draws = torch.rand(total, _DRAWS, generator=self.generator)[start:stop]
-        x = _normalise(self._place(images, draws))
+        x = _normalise(self._place(images, draws), self.mean, self.std)
         for index, top, left, tall, wide in self._rectangles(draws):
             x[index, :, top : top + tall, left : left + wide] = 0
         return x
@@ -163,13 +168,13 @@ class BatchAugmentation:
         return found[fits[row, first]].tolist()
 
 
-def _normalise(pixels: Tensor) -> Tensor:
-    """Return uint8 (B, 3, H, W) as float32 with ImageNet's mean and spread.
+def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return uint8 (B, 3, H, W) as float32 with the mean taken away, over the spread.
 
     On a CPU image by image, so that an image is still in the cache when it is scaled.
     """
-    mean, spread = (torch.tensor(values, device=pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    scale, offset = 1 / (255 * spread)[:, None, None], (-mean / spread)[:, None, None]  # (3, 1, 1)
+    centre, spread = (torch.tensor(values, device=pixels.device) for values in (mean, std))
+    scale, offset = 1 / (255 * spread)[:, None, None], (-centre / spread)[:, None, None]  # (3, 1, 1)
     x = torch.empty(pixels.shape, device=pixels.device)
     step = 1 if pixels.device.type == "cpu" else max(1, len(x))
     for floats, integers in zip(x.split(step), pixels.split(step), strict=True):

@@ -46,7 +46,14 @@ def test_transform(
 test_transform.__test__ = False  # pytest takes names that begin with test_ for tests
 
 
-def train_transform(height: int, width: int, erasing: float = 0.5, jitter: float = 0.1) -> v2.Compose:
+def train_transform(
+    height: int,
+    width: int,
+    erasing: float = 0.5,
+    jitter: float = 0.1,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> v2.Compose:
     """Resize, flip, shift by padding and cropping, jitter colours, normalise, erase a rectangle.
 
     Randomness comes from torch's global generator, as in all of torchvision; `train` seeds it.
@@ -55,6 +62,7 @@ def train_transform(height: int, width: int, erasing: float = 0.5, jitter: float
         height, width: size of the result in pixels.
         erasing: probability in [0, 1] that a rectangle of 2–33 % of the area is filled with the mean colour.
         jitter: how far brightness, contrast and saturation are drawn from 1, ≥ 0.
+        mean, std: of each colour channel, for pixels from 0 to 1.
 
     Example:
         >>> train_transform(128, 64)(torch.zeros(3, 200, 90, dtype=torch.uint8)).shape
@@ -73,7 +81,7 @@ def train_transform(height: int, width: int, erasing: float = 0.5, jitter: float
             v2.Pad(padding),
             v2.RandomCrop((height, width)),
             *colours,
-            *_to_normalised(),
+            *_to_normalised(mean, std),
             v2.RandomErasing(erasing, scale=(0.02, 0.33), ratio=(0.3, 3.3), value=0),
         ]
     )

@@ -64,6 +64,7 @@ class ReIDModel(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.__dict__.setdefault("arguments", {})  # a class without a constructor of its own has none
         self.recipe: dict[str, Any] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:

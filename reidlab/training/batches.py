@@ -18,6 +18,7 @@ from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
 from reidlab.data.workers import named_errors
+from reidlab.models import ReIDModel
 from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
 from reidlab.training.config import TrainConfig, check_chunk
@@ -45,6 +46,7 @@ class Inputs:
         ranks: the processes that share each batch.
         cache: file to keep the images in, in place of memory; it outlives the run.
         augment: what changes whole batches, in place of what the settings say.
+        model: whose `mean` and `std` images are normalised with; ImageNet's if not given.
 
     Raises:
         ValueError: fewer identities than P, P that the processes cannot share evenly, or an `augment` beside
@@ -62,6 +64,7 @@ class Inputs:
         ranks: Ranks = Ranks(),
         cache: str | os.PathLike[str] | None = None,
         augment: Augment | None = None,
+        model: ReIDModel | None = None,
     ):
         for name in ("augmentation", "erasing", "jitter") if augment else ():
             if getattr(config, name) != getattr(TrainConfig, name):
@@ -73,7 +76,7 @@ class Inputs:
         self.sampler = new_sampler(config, records, ranks)
         stride = RANK_STRIDE * ranks.rank if augment else 0
         self.generator = torch.Generator().manual_seed(config.seed + stride)
-        self.augment = augment or _augmentation(config, size, self.generator)
+        self.augment = augment or _augmentation(config, size, self.generator, model)
         kept = getattr(self.augment, "stored_size", size)
         stored = getattr(records[0].source, "mapped", False) and records[0].load().shape[:2] == kept
         self.dataset = Pixels(records, labels, None if stored else PixelStore(records, *kept, file=cache))
@@ -189,14 +192,15 @@ def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = R
 
 
 def _augmentation(
-    config: TrainConfig, size: tuple[int, int], generator: torch.Generator
+    config: TrainConfig, size: tuple[int, int], generator: torch.Generator, model: ReIDModel | None
 ) -> Augment | BatchAugmentation:
     """Return what changes whole batches, by the settings."""
+    values = {"mean": model.mean, "std": model.std} if model is not None else {}
     if config.augmentation == "light":
-        one = train_transform(*size, config.erasing, config.jitter)  # draws from torch's global generator
+        one = train_transform(*size, config.erasing, config.jitter, **values)  # draws from torch's global generator
         return lambda images, _: torch.stack([one(image) for image in images])
     shift = SHIFTS[config.augmentation]
-    return BatchAugmentation(*size, shift=shift, erasing=config.erasing, generator=generator)
+    return BatchAugmentation(*size, shift=shift, erasing=config.erasing, **values, generator=generator)
 
 
 def _start_method(workers: int, store: PixelStore | None, cache: str | os.PathLike[str] | None) -> str | None:

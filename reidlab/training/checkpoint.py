@@ -51,7 +51,8 @@ def checkpoint_of(model: ReIDModel, config: TrainConfig, data: Splits) -> dict[s
         "versions": {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)},
         "kind": kind,
         "model": model.arguments if kind else {},
-        "input": {**size, "resize": "bilinear, antialiased", "mean": list(model.mean), "std": list(model.std)},
+        "input": {**size, "resize": "bilinear, antialiased", "mean": list(model.mean), "std": list(model.std)}
+        | {"flip": model.flip},
         "config": dataclasses.asdict(config),
         "data": {"dataset": data.name, "box": data.box, "protocol": data.protocol},
         "state_dict": {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()},
@@ -102,8 +103,18 @@ def load_checkpoint(path: str | os.PathLike[str], model: ReIDModel | None = None
         if differences := state_differences(state, shapes):
             expected = "model it names" if model is None else "model given"
             raise DataError(f"{path}: not the weights of the {expected}: {differences}; train again")
-        model = MODELS[kind](**arguments) if model is None else model
+        given = model is not None
+        model = model if given else MODELS[kind](**arguments)
         model.load_state_dict(state)
+        wanted = {n: v for n, v in content["input"].items() if n in ("height", "width", "mean", "std", "flip")}
+        for name, value in wanted.items():
+            value = tuple(value) if isinstance(value, list) else value
+            own = getattr(model, name)
+            if given and value != (tuple(own) if isinstance(own, (list, tuple)) else own):
+                raise DataError(
+                    f"{path}: was trained with {name}={value}, the model given has {name}={own}; make it alike"
+                )
+            setattr(model, name, value)
         missing = {"config", "data"} - content.keys()
     except DataError:
         raise
@@ -115,6 +126,18 @@ def load_checkpoint(path: str | os.PathLike[str], model: ReIDModel | None = None
         )
     content.pop("progress", None)
     return model.to(memory_format=torch.channels_last).eval(), content
+
+
+def as_saved(value: Any) -> Any:
+    """Return a value as a checkpoint brings it back.
+
+    Raises:
+        Exception: whatever pickle raises at a value that is not plain.
+    """
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -22,15 +22,16 @@ from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits, fingerprint
 from reidlab.data.workers import worker_lost
 from reidlab.errors import CollapseError, DataError, WorkerError
-from reidlab.models import Model, ReIDModel
+from reidlab.models import Model
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
 from reidlab.signals import StopRequest, finish_first
 from reidlab.training.batches import RANK_STRIDE, Augment, Inputs
-from reidlab.training.checkpoint import checkpoint_of
+from reidlab.training.checkpoint import as_saved, checkpoint_of
 from reidlab.training.config import TrainConfig
 from reidlab.training.monitors import CollapseMonitor, ValidationMonitor, hold_out
 from reidlab.training.optimizing import new_model, new_optimizer, new_schedule, placed, unwrapped
+from reidlab.training.own_parts import check_own_parts, check_rebuild, describe
 from reidlab.training.precision import settle_precision
 from reidlab.training.randomness import random_state, restore_random, seed_everything
 from reidlab.training.run_folder import RunFolder
@@ -91,7 +92,8 @@ def train(
         model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
             has wrapped, the network inside; set `compile` in the settings.
         loss: in place of the model's own: called with the outputs of the model, whose `features` are (B, D), and
-            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up.
+            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up. It reaches weights
+            through the outputs alone: with several processes anything else would get several times its gradient.
         out: the folder that the run is written to; without it nothing is written.
         resume: continue the run in `out` if there is one, to the same numbers as without the interruption. Models,
             losses and augmentations of one's own are given again.
@@ -162,16 +164,8 @@ class Training:
         self.records, validation = hold_out(data, config)
         labels = class_labels(self.records)
         model = unwrapped(model)
-        if model is not None and not isinstance(model, ReIDModel):
-            raise ValueError(
-                f"model: got {type(model).__name__}, expected a ReIDModel; reidlab.wrap(module, height, width) makes "
-                "one of any network"
-            )
-        if model is not None and model.arguments.get("num_classes", len(labels)) != len(labels):
-            raise ValueError(
-                f"the model distinguishes {model.arguments['num_classes']} identities, the data has {len(labels)} to "
-                "train on: make a new network, and copy the weights of its backbone"
-            )
+        check_own_parts(config, model, loss, len(labels))
+        given = model is not None
         if model is None:  # last.pt fills the network of a run that goes on: nothing is fetched for it
             model = new_model(dataclasses.replace(config, weights=None) if goes_on else config, len(labels))
         self.model = placed(model, config, device, ranks)
@@ -179,8 +173,9 @@ class Training:
         if augment is None and config.augmentation == "light" and ranks.rank:
             torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
         size = (self.model.height, self.model.width)
-        self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment)
-        self.own = {"augment": _name(augment), "loss": _name(loss)}
+        self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment, self.model)
+        own_model = self.model if given else None
+        self.own = {"augment": describe(augment), "loss": describe(loss), "own_model": describe(own_model)}
         self.optimizer = new_optimizer(self.model, config)
         self.schedule = new_schedule(self.optimizer, config)
         self.step = Step(self.model, self.optimizer, config, ranks, loss)
@@ -301,6 +296,8 @@ class Training:
         facts = {"data": data, "ranks": self.ranks.size, "device": self.device, "epochs": self.epochs}
         facts |= self.own
         facts |= {"parameters": sum(p.numel() for p in self.model.parameters()), "passes": self.passes}
+        if self.own["own_model"]:
+            check_rebuild(self.model, as_saved)
         folder.begin(self.config, self.data, facts)
         state = folder.progress() if folder.resume else None
         random = None
@@ -368,10 +365,6 @@ class Training:
         return state["random"][self.ranks.rank]
 
 
-def _name(own: Callable[..., Any] | None) -> str | None:
-    return None if own is None else getattr(own, "__qualname__", type(own).__qualname__)
-
-
 class _Average:
     """A moving average of a model's weights and buffers; over the first batches it forgets more quickly."""
 
@@ -382,7 +375,11 @@ class _Average:
     def update(self, model: Model) -> None:
         decay = min(self.decay, (1 + self.batches) / (10 + self.batches))
         self.batches += 1
+        done = set()  # tied weights have several names
         for mean, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mean.data_ptr() in done:
+                continue
+            done.add(mean.data_ptr())
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - decay)
             else:

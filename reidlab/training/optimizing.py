@@ -112,8 +112,8 @@ def new_model(config: TrainConfig, num_classes: int) -> ReIDModel:
 
 def unwrapped(model: ReIDModel | None) -> ReIDModel | None:
     """The network inside what torch.compile and DataParallel make; `config.compile` compiles the forward pass."""
-    while isinstance(inner := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
-        model = inner
+    while isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) or hasattr(model, "_orig_mod"):
+        model = getattr(model, "_orig_mod", None) or model.module
     return model
 
 

@@ -301,7 +301,10 @@ def _setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     except ValueError:  # of another version
         preset = {}
     sources, model = SOURCES.get(name, {}), str(settings.get("model"))
-    unread = {one for names in READS.values() for one in names} - set(READS.get(model, settings))
+    of_networks = {one for names in READS.values() for one in names}
+    unread = of_networks - set(READS.get(model, settings))
+    if config.get("own_model"):
+        model, unread = config["own_model"], {"model", *of_networks}
     rows = []
     for key, value in settings.items():
         value = tuple(value) if isinstance(value, list) else value  # as JSON has tuples

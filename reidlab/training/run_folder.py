@@ -217,10 +217,12 @@ class RunFolder:
         ]
         if changed:
             raise ValueError(f"{self.path}: got other settings, {'; '.join(changed)}; begin a new run with them")
-        for name in ("augment", "loss"):
+        for name in ("augment", "loss", "own_model"):
             if there.get(name) != own.get(name):
                 before, now = there.get(name), own.get(name)
-                raise ValueError(f"{self.path}: was begun with {name}={before}, got {now}; give the same one")
+                raise ValueError(
+                    f"{self.path}: was begun with {name.removeprefix('own_')}={before}, got {now}; give the same one"
+                )
         moved = [
             f"{name} {data.get(name)} became {value}" for name, value in own["data"].items() if data.get(name) != value
         ]

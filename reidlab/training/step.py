@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from reidlab.models import Model
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
+from reidlab.training.own_parts import check_outputs, check_terms
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "float32": None,
@@ -85,7 +86,9 @@ class Step:
         return {name: value.detach() for name, value in terms.items()}, features, labels
 
     def _compute(self, images: Tensor) -> dict[str, Tensor]:
-        return self.forward(images, self.precision) if self.precision else self.forward(images)
+        outputs = self.forward(images, self.precision) if self.precision else self.forward(images)
+        check_outputs(outputs, len(images))
+        return outputs
 
     def _terms(
         self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, generator: torch.Generator
@@ -93,7 +96,7 @@ class Step:
         """Compute the loss and backpropagate it to `outputs`, or through them to the weights."""
         check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
         terms = self.own_loss(outputs, labels) if self.own_loss else self.model.loss(outputs, labels, generator)
-        terms = {"loss": terms} if isinstance(terms, Tensor) else terms
+        terms = check_terms(terms)
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total.detach()):  # one check for all: each waits for the GPU
             check_finite(terms, iteration)
@@ -122,7 +125,11 @@ class Step:
                 self._restore(before)
                 graphs = [self._compute(part)]
             rows = slice(start, start := start + len(part))
-            led = [(graphs[0][name], value.grad[rows]) for name, value in outputs.items() if value.grad is not None]
+            led = [
+                (graphs[0][name], value.grad[rows])
+                for name, value in outputs.items()
+                if value.grad is not None and graphs[0][name].requires_grad
+            ]
             torch.autograd.backward([output for output, _ in led], [grad for _, grad in led])
             after.append([buffer.clone() for buffer in self.model.buffers()])
         self._restore([_mean(values) for values in zip(*after, strict=True)])

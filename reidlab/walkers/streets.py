@@ -29,7 +29,7 @@ from reidlab.walkers.wardrobe import ARMS, Person
 PEOPLE_PER_SITE, CAMERAS, SHOTS = 40, 4, 4
 SIZE = (144, 72)  # height and width of stored crops: 128 x 64 with a border for random crops
 STREETS_VERSION = 1
-"""Raised with every change of the pixels, so that crops on disk are drawn again; a test pins hashes of them."""
+"""Raised with every change of the pixels, so that crops on disk are drawn again; a test pins mean colours."""
 BORDER = 0.1  # how much larger a stored crop is than the box
 _DATASET = "walkers streets"
 _ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
