@@ -40,6 +40,7 @@ def test_training_images_are_normalised_as_the_model_expects_them(colours, augme
         ({"margin": 0.5}, lambda: Baseline(6), triplets, "margin=0.5 is not read beside a loss of your own"),
         ({"margin": 0.5}, lambda: Baseline(6), None, "margin=0.5, but the model given was made with margin=0.3"),
         ({}, lambda: Baseline(5), None, "the model distinguishes 5 identities, the data has 6"),
+        ({}, lambda: Baseline(6), 0.3, "loss: got float, expected a function of outputs and pids"),
         ({}, lambda: Baseline(6), nn.Linear(2, 2), "loss: got a module with weights that no optimizer would change"),
         ({"chunk": 4}, lambda: wrap(layers(nn.Dropout(0.5)), 64, 32), triplets, "chunk=4 with dropout in the model"),
     ],
@@ -49,6 +50,11 @@ def test_what_would_be_ignored_or_wrong_is_refused(colours, settings, model, los
         train(
             TrainConfig(**{"iterations": 1, "identities_per_batch": 4, **settings}), colours, model=model(), loss=loss
         )
+
+
+def test_an_augmentation_that_is_no_function_is_refused(colours):
+    with pytest.raises(ValueError, match="augment: got str, expected a function of images and a generator"):
+        train(SMOKE, colours, augment="street")
 
 
 def test_chunks_with_a_loss_of_ones_own_and_a_frozen_part_give_the_gradient_of_the_whole(colours):

@@ -66,6 +66,8 @@ class Inputs:
         augment: Augment | None = None,
         model: ReIDModel | None = None,
     ):
+        if augment is not None and not callable(augment):
+            raise ValueError(f"augment: got {type(augment).__name__}, expected a function of images and a generator")
         for name in ("augmentation", "erasing", "jitter") if augment else ():
             if getattr(config, name) != getattr(TrainConfig, name):
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ def check_own_parts(
         ValueError: not a `ReIDModel`; made for another number of identities; settings that the model or the loss
             contradicts or does not read; a loss with weights of its own; dropout together with `chunk`.
     """
+    if loss is not None and not callable(loss):
+        raise ValueError(f"loss: got {type(loss).__name__}, expected a function of outputs and pids")
     if isinstance(loss, nn.Module) and any(weight.requires_grad for weight in loss.parameters()):
         raise ValueError("loss: got a module with weights that no optimizer would change; make it a part of the model")
     ignored = list(OF_LOSS) if loss else []
@@ -141,7 +144,7 @@ def check_rebuild(model: ReIDModel, save: Callable[[Any], Any]) -> None:
         }
         reason = "" if same else "a model made again with its arguments has other weights"
     except Exception as error:  # whatever a constructor or pickle raises
-        reason = " ".join(str(error).split())[:120]
+        reason = type(error).__name__ if isinstance(error, UnpicklingError) else " ".join(str(error).split())[:120]
     if reason:
         raise ValueError(
             f"{type(model).__name__} could not be made again from its checkpoint ({reason}); let its constructor take "
