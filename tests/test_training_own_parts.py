@@ -59,6 +59,7 @@ def test_an_augmentation_that_is_no_function_is_refused(colours):
 
 def test_chunks_with_a_loss_of_ones_own_and_a_frozen_part_give_the_gradient_of_the_whole(colours):
     def step(chunk):
+        torch.manual_seed(0)
         network = layers(nn.ReLU(), nn.Conv2d(8, 4, 1)).double()
         network[0].requires_grad_(False)
         config = TrainConfig(identities_per_batch=4, images_per_identity=2, chunk=chunk, precision="float32")
