@@ -372,7 +372,7 @@ def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Rec
         DataError: such are there; the message counts them.
     """
     distractors = [[record.image for record in part if _is_distractor(record)] for part in parts]
-    for name, found in zip(names[:2], distractors, strict=False):
+    for name, found in zip(names[:2], distractors[:2], strict=True):
         if found:
             raise DataError(
                 f"{root}: {name} holds {len(found)} images of identity 0, which in such names is no person but "
