@@ -30,7 +30,7 @@ from reidlab.walkers import World
 RECORD = Path(__file__).resolve().parents[1] / "results" / "loss_variants.json"
 ALONE = {"cross_entropy": False}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "cross-entropy": ("classifier alone, no metric loss", {"metric_loss": "none"}),
+    "cross-entropy": ("classifier alone, no metric loss", {"metric_loss": None}),
     "laptop": ("classifier and batch-hard, margin 0.3: the preset", {}),
     "batch-hard": ("batch-hard, margin 0.3", ALONE),
     "batch-hard-soft": ("batch-hard, soft margin", {**ALONE, "margin": None}),
@@ -72,7 +72,11 @@ def run(name: str, seed: int, iterations: int, data: CUHK03) -> dict[str, Any]:
     about |= {"dataset": data.name, "box": data.box, "protocol": data.protocol}
     row = {"variant": name, "what": what, "seed": seed, "iterations": iterations, "settings": settings}
     row["config"] = dataclasses.asdict(trained.config)
-    row |= {"works_on": "before" if config.metric_loss in MININGS and not config.cross_entropy else "after"}
+    row |= {
+        "works_on": "before"
+        if config.model_args["metric_loss"] in MININGS and not config.model_args["cross_entropy"]
+        else "after"
+    }
     row |= {"scores": scores, "last_row": trained.history[-1], "seconds": trained.seconds} | about
     command = f"python benchmarks/loss_variants.py {name} --seeds {seed} --iterations {iterations}"
     return row | {"circumstances": circumstances() | {"command": command}}

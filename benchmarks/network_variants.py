@@ -36,8 +36,8 @@ from reidlab.walkers import World
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 RGA: dict[str, Any] = {"model": "rga"}
-HALF: dict[str, Any] = {**RGA, "start": "half"}
-RELATION: dict[str, Any] = {"model": "relation", "margin": 1.2, "flip": True}
+HALF: dict[str, Any] = {**RGA, "gate_init": "half"}
+RELATION: dict[str, Any] = {"model": "relation"}
 
 
 def without(*groups: str) -> dict[str, Any]:
@@ -46,12 +46,12 @@ def without(*groups: str) -> dict[str, Any]:
 
 VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
     "attention": {
-        "none": ("no attention", {**RGA, "attention": "none"}),
-        "spatial": ("RGA-S, gates start at random", {**RGA, "attention": "spatial"}),
-        "channel": ("RGA-C, gates start at random", {**RGA, "attention": "channel"}),
+        "none": ("no attention", {**RGA, "spatial": False, "channel": False}),
+        "spatial": ("RGA-S, gates start at random", {**RGA, "channel": False}),
+        "channel": ("RGA-C, gates start at random", {**RGA, "spatial": False}),
         "both": ("RGA-SC, gates start at random: as published", RGA),
-        "spatial-half": ("RGA-S, gates start at 1/2", {**HALF, "attention": "spatial"}),
-        "channel-half": ("RGA-C, gates start at 1/2", {**HALF, "attention": "channel"}),
+        "spatial-half": ("RGA-S, gates start at 1/2", {**HALF, "channel": False}),
+        "channel-half": ("RGA-C, gates start at 1/2", {**HALF, "spatial": False}),
         "both-half": ("RGA-SC, gates start at 1/2", HALF),
     },
     "relation": {
@@ -65,7 +65,7 @@ VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "no-relational": ("without the 12 relational classifiers", without("relational")),
         "no-local-rest": ("without the 24 local and rest classifiers", without("local", "rest")),
         "no-global": ("without the 9 global classifiers", without("global")),
-        "mgn": ("MGN", {"model": "mgn", "margin": 1.2, "flip": True, "label_smoothing": 0.0}),
+        "mgn": ("MGN", {"model": "mgn"}),
     },
     "ingredients": {
         "laptop": ("all of them: the preset laptop", {}),
@@ -73,7 +73,7 @@ VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         "no-smoothing": ("no label smoothing", {"label_smoothing": 0.0}),
         "no-erasing": ("no random erasing", {"erasing": 0.0}),
         "no-warmup": ("no warm-up", {"warmup": 0.0}),
-        "no-triplet": ("no triplet loss", {"metric_loss": "none"}),
+        "no-triplet": ("no triplet loss", {"metric_loss": None}),
         "8x8": ("8 people × 8 images a batch", {"identities_per_batch": 8, "images_per_identity": 8}),
         "32x2": ("32 people × 2 images a batch", {"identities_per_batch": 32, "images_per_identity": 2}),
         "8x4": ("8 people × 4 images: half the batch", {"identities_per_batch": 8}),
@@ -112,8 +112,11 @@ def run(family: str, name: str, seed: int, iterations: int, data: CUHK03) -> dic
     model, loaded = begun(name, config, data)
     trained = train(config, data, model=model)
     scores = {}
-    for where in ("features", "embedding") if isinstance(trained.model, RGANet) else ("embedding",):
-        trained.model.search = where
+    attends = isinstance(trained.model, RGANet)
+    for where, feature in (
+        {"features": "before_bn", "embedding": "after_bn"}.items() if attends else [("embedding", "")]
+    ):
+        trained.model.retrieval_feature = feature
         result = evaluate_model(trained.model, data)
         scores[where] = {"rank1": result.rank1, "mean_ap": result.mean_ap}
     about = {key: result.scores()[key] for key in ("rule", "metric", "ap_formula")}

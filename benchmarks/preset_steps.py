@@ -1,6 +1,6 @@
 """A real step of each paper's preset at its true sizes: does it run, how long does it take, how much memory.
 
-    python benchmarks/preset_steps.py [PRESET ...] [--data FOLDER] [--precisions float32 bfloat16] [--chunk 0]
+    python benchmarks/preset_steps.py [PRESET ...] [--data FOLDER] [--precisions float32 bfloat16] [--microbatch 0]
         [--into FILE]
 
 The presets are those of the papers (bnneck, rga_sc, relation, mgn) with random weights in place of ImageNet's: 64
@@ -10,7 +10,7 @@ terms of the loss must be finite, and all weights that are trained must get a fi
 
 Seconds of a core are what a step takes with one thread on a free machine; seconds of the clock are longer where others
 work, too. Memory is the peak of the process's resident memory less that before the network was made (Linux). With
---chunk 32 or 16 the batch goes through the network in chunks, for machines with less memory, and the row says so.
+--microbatch 32 or 16 fewer images at a time go through the network, for machines with less memory; the row says so.
 
 Images are those of the embedded world in the size of CUHK03, written to FOLDER if it is not there (a few minutes,
 2 GB). About ten minutes on a free core. Rows go into results/preset_steps.json in place of older ones of the same
@@ -46,9 +46,9 @@ GB = 10**9
 
 def row_of(preset: str, precision: str, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, __file__, preset, "--precisions", precision, "--data", str(arguments.data)]
-    command += ["--chunk", str(arguments.chunk), "--run"]
+    command += ["--microbatch", str(arguments.microbatch), "--run"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ)
-    return {"preset": preset, "precision": precision, "chunk": arguments.chunk} | json.loads(
+    return {"preset": preset, "precision": precision, "microbatch_size": arguments.microbatch} | json.loads(
         done.stdout.splitlines()[-1]
     )
 
@@ -115,7 +115,9 @@ def status(name: str) -> int:
 
 
 def print_row(row: dict[str, Any]) -> None:
-    size = f"{row['batch']} × {row['height']}×{row['width']}" + (f", chunk {row['chunk']}" if row["chunk"] else "")
+    size = f"{row['batch']} × {row['height']}×{row['width']}" + (
+        f", microbatches of {row['microbatch_size']}" if row["microbatch_size"] else ""
+    )
     seconds = f"{row['seconds'][-1]:.0f} s, {row['processor_seconds'][-1]:.0f} s of a core"
     print(
         f"{row['preset']:<9} {row['precision']:<9} {size:<24} {seconds:<23} loss {row['loss'][0]:.3f} ({row['terms']} "
@@ -129,7 +131,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("presets", nargs="*", help=f"of {', '.join(PAPERS)}; all if none is named")
     parser.add_argument("--data", type=Path, default=Path("data/walkers-full"), help="world of size full")
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
-    parser.add_argument("--chunk", type=int, default=0, help="images that go through the network at a time; 0 for all")
+    parser.add_argument(
+        "--microbatch", type=int, default=0, help="images that go through the network at a time; 0 for all"
+    )
     parser.add_argument("--run", action="store_true", help="one row, here, as JSON")
     parser.add_argument("--into", type=Path, default=RESULTS / "preset_steps.json")
     arguments = parser.parse_args()
@@ -143,7 +147,7 @@ def main() -> None:
     arguments = read_arguments()
     data = CUHK03(World.preset("full").write(arguments.data), box="labeled")
     if arguments.run:
-        changes = {"weights": None, "precision": arguments.precisions[0], "chunk": arguments.chunk}
+        changes = {"weights": None, "precision": arguments.precisions[0], "microbatch_size": arguments.microbatch}
         config = TrainConfig.preset(arguments.presets[0], **changes)
         print(json.dumps(run(config, data)))
         return

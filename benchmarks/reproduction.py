@@ -30,14 +30,14 @@ from torch._subclasses import FakeTensorMode
 from reidlab.files import write_json
 from reidlab.models import MGN, Baseline, RelationNet, RGANet
 from reidlab.results import circumstances
-from reidlab.training.config import TrainConfig
+from reidlab.training.config import TrainConfig, flat_settings
 from reidlab.training.presets import PRESETS, RECIPE_EPOCHS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PEOPLE, IMAGES = 767, {"labeled": 7368, "detected": 7365}  # to train on, new protocol
 NETWORKS = {"bnneck": Baseline, "rga_sc": RGANet, "relation": RelationNet, "mgn": MGN}
 OURS = {"protocol": "new", "rule": "market", "metric": "cosine", "ap_formula": "step"}
-FREE = ("seed", "precision", "compile", "chunk", "batch_norm", "log_every", "evaluate_every", "save_every")
+FREE = ("seed", "precision", "compile", "microbatch_size", "batch_norm", "log_every", "evaluate_every", "save_every")
 """Settings that a run may have of its own without being another recipe; which ones it changed is kept."""
 
 CHECKED, RECALLED = "checked", "recalled"
@@ -258,8 +258,8 @@ def run_of(folder: Path) -> tuple[str, str, dict[str, Any]]:
     preset = config["preset"]
     if wrong or preset not in NETWORKS:
         raise ValueError(f"{folder}: " + ("; ".join(wrong) or f"preset {preset!r}, expected {', '.join(NETWORKS)}"))
-    wanted = dataclasses.asdict(TrainConfig.preset(preset))
-    changed = {key: value for key, value in config["config"].items() if _as_json(wanted.get(key)) != value}
+    wanted = flat_settings(dataclasses.asdict(TrainConfig.preset(preset)))
+    changed = {key: value for key, value in flat_settings(config["config"]).items() if wanted.get(key) != value}
     if other := sorted(set(changed) - set(FREE)):
         raise ValueError(f"{folder}: differs from preset {preset!r} in {', '.join(other)}; that is another recipe")
     kept = ("rank1", "mean_ap", "mean_ap_trapezoid", "seconds", "date", "hardware", "versions")
@@ -268,10 +268,6 @@ def run_of(folder: Path) -> tuple[str, str, dict[str, Any]]:
         record["box"],
         {key: record.get(key) for key in kept} | {"seed": config["config"]["seed"], "changed": changed},
     )
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def fill(ours: dict[str, Any], box: str, run: dict[str, Any]) -> None:
@@ -307,7 +303,7 @@ ratio of multiply-adds; the high end the time NVIDIA documents for its port of t
 by the ratio of multiply-adds or of bytes, whichever is larger (the V100's is that of a GV100). `half` is bfloat16 on
 the A100 and float16 on the V100; `float32` on the A100 is what torch does by default, TF32 in convolutions. Reading
 images and the evaluations in between come on top. Memory is for the whole batch of 64 on one card: counted bytes,
-weights, gradients and the optimizer's moments, times 1.3, and 1 GB for CUDA; `chunk` makes it smaller. The speeds are
+weights, gradients and the optimizer's moments, times 1.3, and 1 GB for CUDA; `microbatch_size` makes it smaller. The speeds are
 from github.com/NVIDIA/DeepLearningExamples (ResNet50 v1.5 for PyTorch) and docs.nvidia.com/tao (ReIdentificationNet).
 
 Measure before you trust it: `--dry-run` times a few steps on your card.

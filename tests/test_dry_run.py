@@ -24,7 +24,7 @@ from reidlab.training.step import Step
 module = importlib.import_module("reidlab.training.dry_run")
 pytestmark = pytest.mark.usefixtures("half_size")
 SMOKE = TrainConfig.preset("smoke", iterations=6, log_every=3, learning_rate=1e-3, precision="float32")
-WATCHED = dataclasses.replace(SMOKE, evaluate_every=4, held_out=0.34, identities_per_batch=2)
+WATCHED = SMOKE.replace(evaluate_every=4, held_out=0.34, identities_per_batch=2)
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -45,7 +45,7 @@ def test_a_dry_run_changes_nothing(colours, tmp_path, monkeypatch):
     alone = train(SMOKE, colours)
     seed_everything(5)
     before = states()
-    dry_run(dataclasses.replace(SMOKE, seed=3), colours, out="run", cache="images.store")
+    dry_run(SMOKE.replace(seed=3), colours, out="run", cache="images.store")
     for one, other in zip(before, states(), strict=True):
         assert one == other if isinstance(one, tuple) else (one == other).all()
     assert train(SMOKE, colours).history == alone.history
@@ -55,7 +55,7 @@ def test_a_dry_run_changes_nothing(colours, tmp_path, monkeypatch):
 def test_random_generators_come_back_after_a_failure_too(colours):
     before = torch.get_rng_state()
     with pytest.raises(ValueError, match="identities_per_batch=99"):
-        dry_run(dataclasses.replace(SMOKE, identities_per_batch=99), colours)
+        dry_run(SMOKE.replace(identities_per_batch=99), colours)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -70,7 +70,7 @@ def test_the_steps_are_those_of_training(colours, monkeypatch):
     monkeypatch.setattr(Step, "__call__", watched)
     found = dry_run(SMOKE, colours)
     tried, seen[:] = list(seen), []
-    row = train(dataclasses.replace(SMOKE, log_every=1), colours).history[2]
+    row = train(SMOKE.replace(log_every=1), colours).history[2]
     assert [iteration for *_, iteration in tried] == [1, 2, 3]
     for (images, labels, _), (others, other_labels, _) in zip(tried, seen[:3], strict=True):
         assert torch.equal(images, others) and torch.equal(labels, other_labels)
@@ -81,10 +81,10 @@ def test_time_is_that_of_the_steps_after_the_first(colours, monkeypatch):
     """Steps of 5, 1 and 2 seconds: 1.5 s each, and a quarter of a second to read one of 24 images."""
     monkeypatch.setattr(module, "_take_steps", lambda training, steps: ([5.0, 1.0, 2.0], 0.25, {"loss": 1.0}))
     for iterations, workers, images in ((2000, 0, 24), (2000, 3, 24 / 3), (2, 0, 16)):
-        config = dataclasses.replace(SMOKE, iterations=iterations)
+        config = SMOKE.replace(iterations=iterations)
         found = dry_run(config, colours, workers=workers, cache="images.store")
         assert found.step_seconds == 1.5 and found.seconds == iterations * 1.5 + images * 0.25
-    long = dry_run(dataclasses.replace(SMOKE, iterations=2000), colours)
+    long = dry_run(SMOKE.replace(iterations=2000), colours)
     assert "50 min for 2,000 steps of 1.5 s, and 250.0 ms to read an image" in " ".join(str(long).split())
 
 
@@ -96,7 +96,7 @@ def test_time_and_memory_are_measured(colours):
 
 
 def test_files_are_as_large_as_said(colours, tmp_path):
-    config = dataclasses.replace(WATCHED, average=0.5, augmentation="zoom")
+    config = WATCHED.replace(ema_decay=0.5, augmentation="zoom")
     found = dry_run(config, colours)
     run = RunFolder(tmp_path / "run")
     train(config, colours, run=run)
@@ -125,7 +125,7 @@ def test_people_held_out_and_evaluations(colours):
 
 @pytest.mark.parametrize("warmup", [0.0, 0.125, 0.21])
 def test_warm_up_and_drops_are_those_of_the_schedule(colours, warmup):
-    config = dataclasses.replace(SMOKE, iterations=40, warmup=warmup, schedule="steps", steps=(0.5, 0.8), decay=0.1)
+    config = SMOKE.replace(iterations=40, warmup=warmup, milestones=(0.5, 0.8), gamma=0.1)
     text = settings(config, colours)["learning rate"]
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=config.learning_rate)
     schedule, rates = new_schedule(optimizer, config), []
@@ -143,8 +143,8 @@ def test_warm_up_and_drops_are_those_of_the_schedule(colours, warmup):
 
 def test_rates_chunks_processes_and_identities_with_few_images_are_said(colours):
     data = dataclasses.replace(colours, train=colours.train[:-3])
-    changes = {"optimizer": "sgd", "learning_rate": 0.01, "backbone_rate": 0.1, "chunk": 4, "warmup": 0.34}
-    found = settings(dataclasses.replace(SMOKE, **changes), data)
+    changes = {"optimizer": "sgd", "learning_rate": 0.01, "backbone_lr_mult": 0.1, "microbatch_size": 4, "warmup": 0.34}
+    found = settings(SMOKE.replace(**changes), data)
     assert found["learning rate"].startswith("0.01 for new layers, 0.001 for the backbone; warm-up of 2 iterations")
     assert found["batch"].endswith("= 8, 4 at a time through the network")
     assert "1 have fewer than 2 images" in found["data"]
@@ -172,11 +172,11 @@ def failing(error):
 )
 def test_running_out_of_memory_ends_in_a_line_that_proposes_a_chunk(colours, monkeypatch, error):
     monkeypatch.setattr(Step, "_compute", failing(error))
-    for chunk, remedy in ((0, "set chunk=4, or"), (4, "a smaller chunk would not help")):
+    for chunk, remedy in ((0, "set microbatch_size=4, or"), (4, "a smaller chunk would not help")):
         with pytest.raises(
             OSError, match=rf"not enough for a step with {chunk or 8} images at a time.*{remedy}"
         ) as found:
-            dry_run(dataclasses.replace(SMOKE, chunk=chunk), colours)
+            dry_run(SMOKE.replace(microbatch_size=chunk), colours)
         assert "\n" not in str(found.value)
 
 

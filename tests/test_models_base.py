@@ -16,9 +16,11 @@ from reidlab.training import TrainConfig, load_checkpoint, save_checkpoint, trai
 from reidlab.training.checkpoint import checkpoint_of
 
 MADE = {
-    "baseline": lambda: Baseline(5, stripes=2, flip=True, neck=False, margin=None, metric_loss="pull_push"),
-    "rga": lambda: RGANet(5, "small", stages=[2], channel=False, start="half", search="embedding", height=192),
-    "relation": lambda: RelationNet(5, "small", parts=[4, 2], margin=None, contrast="paper", terms=["global"]),
+    "baseline": lambda: Baseline(5, num_stripes=2, flip=True, neck=False, metric_loss="pull_push"),
+    "rga": lambda: RGANet(
+        5, "small", stages=[2], channel=False, gate_init="half", retrieval_feature="after_bn", height=192
+    ),
+    "relation": lambda: RelationNet(5, "small", num_stripes=[4, 2], margin=None, contrast="paper", terms=["global"]),
     "mgn": lambda: MGN(5, "small", margin=None, label_smoothing=0.1, height=96, flip=False),
     "relative_distance": lambda: RelativeDistanceNet(48, 36, features=16, triplets_per_image=2),
 }

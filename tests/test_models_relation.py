@@ -396,7 +396,7 @@ def test_what_cannot_be_computed_is_refused():
 
 @pytest.mark.parametrize("size, parts", [((192, 64), (6, 4, 2)), ((384, 128), (8, 3, 1)), ((128, 64), (4, 2))])
 def test_sizes_and_parts(size, parts):
-    model = net(parts=parts, height=size[0], width=size[1]).eval()
+    model = net(num_stripes=parts, height=size[0], width=size[1]).eval()
     batch = images(1, 0, *size)
     assert model.backbone(batch).shape[2:] == (size[0] // 16, size[1] // 16)
     assert model(batch)["features"].shape == (1, (sum(parts) + len(parts)) * OUT)
@@ -421,10 +421,10 @@ def test_parts_that_do_not_divide_the_map_are_refused_at_once():
     ):
         net(height=256)
     with pytest.raises(ValueError, match=r"a map of 12 rows cannot be cut into 5 equal .*\[1, 2, 3, 4, 6, 12\] fit"):
-        net(parts=(6, 5))
+        net(num_stripes=(6, 5))
     for bad in (0, -2, 2.0, True):
         with pytest.raises(ValueError, match=rf"cannot be cut into {bad} equal stripes"):
-            net(parts=(bad,))
+            net(num_stripes=(bad,))
 
 
 @pytest.mark.parametrize(
@@ -435,8 +435,8 @@ def test_parts_that_do_not_divide_the_map_are_refused_at_once():
         ({"terms": ("triplet", "centre")}, r"terms=\('triplet', 'centre'\): expected some of triplet, relational"),
         ({"terms": ()}, r"terms=\(\): expected some of"),
         ({"terms": ("local", "rest"), "one_vs_rest": False}, "leaves no loss; add 'triplet'"),
-        ({"parts": ()}, r"parts=\(\): expected at least one"),
-        ({"parts": (4, 4)}, r"parts=\(4, 4\): expected .* each of them once"),
+        ({"num_stripes": ()}, r"num_stripes=\(\): expected at least one"),
+        ({"num_stripes": (4, 4)}, r"num_stripes=\(4, 4\): expected .* each of them once"),
         ({"backbone": "vgg"}, "backbone='vgg': expected one of small, resnet50"),
         ({"weights": "torchvision"}, "weights='torchvision': only backbone='resnet50'"),
         ({"height": 200}, "got 200×64 images, expected a height and a width that 16 divides"),

@@ -287,13 +287,13 @@ def test_small_maps_keep_at_least_one_channel_of_everything():
 
 def test_gates_that_start_at_one_half():
     x = maps(2, 16, 8, 4, dtype=torch.float32)
-    module = RelationAwareAttention(16, 8, 4, start="half").train()
+    module = RelationAwareAttention(16, 8, 4, gate_init="half").train()
     assert torch.equal(module(x), x / 4)
     module(x).square().sum().backward()
     assert module.spatial.score_norm.weight.grad.abs() > 0  # they do not stay there
     assert RelationAwareAttention(16, 8, 4).train()(x).sub(x / 4).abs().max() > 0.01
-    with pytest.raises(ValueError, match="start='even': expected one of random, half"):
-        RelationAwareAttention(16, 8, 4, start="even")
+    with pytest.raises(ValueError, match="gate_init='even': expected one of random, half"):
+        RelationAwareAttention(16, 8, 4, gate_init="even")
 
 
 def test_it_can_be_traced_as_a_whole_for_torch_compile():

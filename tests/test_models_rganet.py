@@ -18,7 +18,7 @@ def small(seed: int = 0, **arguments) -> RGANet:
 def test_without_attention_it_is_the_baseline(images):
     torch.manual_seed(0)
     baseline = Baseline(5).eval()
-    plain = small(spatial=False, channel=False, search="embedding").eval()
+    plain = small(spatial=False, channel=False, retrieval_feature="after_bn").eval()
     assert len(plain.backbone.attention) == 0 and plain.attention_maps(images) == {}
     assert torch.equal(plain.embed(images), baseline.embed(images))
     for name, tensor in plain(images).items():
@@ -30,11 +30,11 @@ def test_the_feature_to_search_with_is_before_or_after_the_neck(images):
     model(images)  # moves the statistics of the neck away from those it starts with
     outputs = model.eval()(images)
     assert torch.equal(model.embed(images), outputs["features"])
-    model.search = "embedding"
+    model.retrieval_feature = "after_bn"
     assert torch.equal(model.embed(images), outputs["embedding"])
     assert not torch.allclose(outputs["features"], outputs["embedding"], atol=1e-3)
-    with pytest.raises(ValueError, match="search='both': expected one of features, embedding"):
-        small(search="both")
+    with pytest.raises(ValueError, match="retrieval_feature='both': expected one of before_bn, after_bn"):
+        small(retrieval_feature="both")
 
 
 def test_mirror_images_are_averaged_at_length_1(images):

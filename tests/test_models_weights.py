@@ -54,7 +54,7 @@ def test_features_come_back_to_the_precision_of_float16(path, model):
 def test_the_classifier_is_new_and_as_large_as_asked_for(path):
     loaded = Baseline.pretrained(num_classes=7, path=path)
     assert loaded.classifier.weight.shape == (7, 256)
-    settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 0}
+    settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "num_stripes": 0}
     settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True, "neck": True}
     assert loaded.arguments == {"num_classes": 7, **settings}
     terms = loaded.train().loss(loaded(torch.rand(4, 3, 128, 64)), torch.tensor([0, 0, 6, 6]))
@@ -121,10 +121,10 @@ def test_a_damaged_file_is_refused(path, damage):
         (lambda t, m: m.update(model='{"backbone": "huge"}'), "names no model .*expected one of small"),
         (lambda t, m: m.update(model='{"layers": 3}'), "names no model .*unknown argument layers"),
         (lambda t, m: m.update(model=names(backbone="resnet50", weights="/absent")), "unknown argument weights"),
-        (lambda t, m: m.update(model=names(stripes=3)), "names no model .*stripes=3: the map has 8 rows"),
-        (lambda t, m: m.update(model=names(stripes=-1)), "names no model .*stripes=-1"),
-        (lambda t, m: m.update(model=names(stripes=10**9)), "names no model .*stripes=1000000000"),
-        (lambda t, m: m.update(model=names(stripes=True)), "names no model .*stripes=True"),
+        (lambda t, m: m.update(model=names(num_stripes=3)), "names no model .*num_stripes=3: the map has 8 rows"),
+        (lambda t, m: m.update(model=names(num_stripes=-1)), "names no model .*num_stripes=-1"),
+        (lambda t, m: m.update(model=names(num_stripes=10**9)), "names no model .*num_stripes=1000000000"),
+        (lambda t, m: m.update(model=names(num_stripes=True)), "names no model .*num_stripes=True"),
         (
             lambda t, m: t["neck.weight"].fill_(float("nan")),
             r"NaN or infinity in \['neck.weight'\]; copy the file again",

@@ -11,7 +11,7 @@ import torch
 from conftest import REPOSITORY
 
 from reidlab.models import MODELS
-from reidlab.training.config import READS, TrainConfig
+from reidlab.training.config import TrainConfig, complete_arguments, flat_settings
 from reidlab.training.optimizing import new_optimizer, new_schedule
 from reidlab.training.presets import PRESETS, RECIPE_EPOCHS, SOURCES
 from reidlab.walkers.pretraining import SETTINGS
@@ -37,12 +37,19 @@ def test_the_presets_that_are_no_papers_are_as_they_were():
         "smoke": {"iterations": 8, "identities_per_batch": 4, "images_per_identity": 2, "log_every": 4},
         "relative_distance": {
             "model": "relative_distance",
-            **{"iterations": 300, "identities_per_batch": 8, "learning_rate": 1e-3, "clip": 5.0},
+            **{"iterations": 300, "identities_per_batch": 8, "learning_rate": 1e-3, "max_grad_norm": 5.0},
         },
     }
     assert SETTINGS == {
-        **{"stripes": 4, "flip": True, "spread": True, "iterations": 6000, "warmup": 0.05, "weight_decay": 1e-2},
-        **{"margin": None, "average": 0.999, "clip": 20.0, "log_every": 100},
+        **{
+            "num_stripes": 4,
+            "flip": True,
+            "distinct_cameras": True,
+            "iterations": 6000,
+            "warmup": 0.05,
+            "weight_decay": 1e-2,
+        },
+        **{"margin": None, "ema_decay": 0.999, "max_grad_norm": 20.0, "log_every": 100},
     }
 
 
@@ -57,7 +64,8 @@ def test_every_setting_of_a_paper_has_its_source_and_nothing_else_has(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_settings_that_can_be_run(name):
     config = TrainConfig.preset(name)
-    assert {key: getattr(config, key) for key in PRESETS[name]} == PRESETS[name]
+    settings = flat_settings(dataclasses.asdict(config))
+    assert {key: settings[key] for key in PRESETS[name]} == PRESETS[name]
     assert json.loads(json.dumps(dataclasses.asdict(config)))["model"] == config.model
 
 
@@ -66,13 +74,13 @@ def test_what_the_papers_have_in_common(name):
     settings = PRESETS[name]
     assert settings["weights"] == "torchvision" and settings["backbone"] == "resnet50"
     assert settings["identities_per_batch"] * settings["images_per_identity"] == BATCH
-    assert all(a < b for a, b in pairwise((settings["warmup"], *settings["steps"], 1)))
-    assert settings["decay_all"] and settings["weight_decay"] == 5e-4 and settings["precision"] == "float32"
+    assert all(a < b for a, b in pairwise((settings["warmup"], *settings["milestones"], 1)))
+    assert settings["decay_norm_bias"] and settings["weight_decay"] == 5e-4 and settings["precision"] == "float32"
     assert settings["held_out"] == 0 and settings["iterations"] % settings["evaluate_every"] == 0
-    wholes = [share * RECIPE_EPOCHS[name][0] for share in (settings["warmup"], *settings["steps"])]
+    wholes = [share * RECIPE_EPOCHS[name][0] for share in (settings["warmup"], *settings["milestones"])]
     assert wholes == pytest.approx([round(whole) for whole in wholes])  # whole epochs of the paper's
     spoken_of = {"weights", "flip", "margin"} | ({"label_smoothing"} if name != "relation" else set())
-    assert spoken_of <= settings.keys() & set(READS[settings["model"]])
+    assert spoken_of <= settings.keys() & complete_arguments(settings["model"], {}).keys()
 
 
 def test_losses_and_pictures_as_read_in_the_sources():
@@ -84,7 +92,7 @@ def test_losses_and_pictures_as_read_in_the_sources():
         "relation": (1.2, None, True, "mirror", 0.5),  # it has no label smoothing to set
         "mgn": (1.2, 0.0, True, "mirror", 0.0),
     }
-    assert PRESETS["rga_sc"]["search"] == "features" and PRESETS["relation"]["contrast"] == "released"
+    assert PRESETS["rga_sc"]["retrieval_feature"] == "before_bn" and PRESETS["relation"]["contrast"] == "released"
 
 
 # --- epochs, iterations, passes ------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Page(HTMLParser):
 def trained(colours, tmp_path_factory):
     """A run that ended, with best.pt, and its scores."""
     folder = tmp_path_factory.mktemp("runs") / "first"
-    config = TrainConfig(**SETTINGS, evaluate_every=2, held_out=0.34)
+    config = TrainConfig().replace(**SETTINGS, evaluate_every=2, held_out=0.34)
     train(config, colours, run=RunFolder(folder, preset="laptop"))
     before = plt.get_fignums()
     scores = finish_run(folder, colours)
@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_the_old_page(run, colours, monkeypatch):
 
 
 def test_attention_is_shown_where_the_model_has_it(colours, tmp_path, quick):
-    config = TrainConfig(**SETTINGS, model="rga", start="half")
+    config = TrainConfig().replace(**SETTINGS, model="rga", gate_init="half")
     train(config, colours, run=RunFolder(tmp_path / "rga"))
     finish_run(tmp_path / "rga", colours)
     page = Page(tmp_path / "rga" / "report.html")

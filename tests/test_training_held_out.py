@@ -81,15 +81,15 @@ def test_a_fingerprint_sees_names_people_cameras_and_pixels(colours):
 
 
 def test_evaluations_do_not_change_what_is_learned(colours):
-    plain = train(TrainConfig(**{**WATCHED, "evaluate_every": 0}), colours)
-    watched = train(TrainConfig(**WATCHED), colours)
+    plain = train(TrainConfig().replace(**{**WATCHED, "evaluate_every": 0}), colours)
+    watched = train(TrainConfig().replace(**WATCHED), colours)
     assert plain.history == watched.history
     assert [row["iteration"] for row in watched.evaluations] == [0, 3, 6, 9]
     assert {row["people"] for row in watched.evaluations} == {"seen"}
 
 
 def test_the_best_is_that_of_the_people_held_out(colours, tmp_path):
-    config = TrainConfig(**WATCHED, held_out=0.34, seed=3, learning_rate=1e-2)
+    config = TrainConfig().replace(**WATCHED, held_out=0.34, seed=3, learning_rate=1e-2)
     result = train(config, colours, run=RunFolder(tmp_path / "run"))
     best = max(result.evaluations, key=lambda row: row["mean_ap"])  # the first of equals
     model, content = load_checkpoint(tmp_path / "run" / "best.pt")
@@ -111,13 +111,13 @@ class Blind:
 
 def test_scores_at_chance_level_end_a_run():
     records = [Record(str(4 * pid + i), pid, 1 + i % 2, Blind()) for pid in range(30) for i in range(4)]
-    config = TrainConfig(**WATCHED, learning_rate=1e-6, margin=5.0)
+    config = TrainConfig().replace(**WATCHED, learning_rate=1e-6, margin=5.0)
     with pytest.raises(CollapseError, match=r"iteration 6: mAP .* a random order would\s+have .* nothing was learned"):
         train(config, Splits("blind", "as given", "all", records, [], []))
 
 
 def test_one_score_at_chance_level_does_not(colours):
-    monitor = ValidationMonitor(TrainConfig(**WATCHED), colours, "cpu", 0)
+    monitor = ValidationMonitor(TrainConfig().replace(**WATCHED), colours, "cpu", 0)
     monitor.at_chance = 1
     torch.manual_seed(0)
     from reidlab.models import Baseline

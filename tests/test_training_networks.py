@@ -1,20 +1,26 @@
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
 
 from reidlab.features import evaluate_model
-from reidlab.models import MGN, RelationNet, RGANet
+from reidlab.models import MGN, MODELS, Baseline, RelationNet, RGANet
+from reidlab.models.base import RENAMED as MODEL_RENAMED
 from reidlab.models.weights import save_weights
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
-from reidlab.training.config import READS
+from reidlab.training.config import RENAMED
 from reidlab.training.optimizing import parameter_groups
 
 pytestmark = pytest.mark.usefixtures("half_size")
 NETWORKS = {
-    "rga": (RGANet, {"start": "half", "attention": "spatial"}, {"cross_entropy", "triplet"}),
-    "relation": (RelationNet, {"margin": 1.2, "parts": (4, 2), "terms": ("triplet", "global")}, {"triplet/part4.1"}),
+    "rga": (RGANet, {"gate_init": "half", "channel": False}, {"cross_entropy", "triplet"}),
+    "relation": (
+        RelationNet,
+        {"margin": 1.2, "num_stripes": (4, 2), "terms": ("triplet", "global")},
+        {"triplet/part4.1"},
+    ),
     "mgn": (MGN, {"margin": 1.2, "flip": True}, {"triplet/global1"}),
 }
 
@@ -35,46 +41,90 @@ def test_networks_train_by_name_and_come_back_from_their_checkpoints(name, colou
 
 def test_settings_reach_the_networks(colours):
     smoke = TrainConfig.preset("smoke", iterations=1)
-    rga = train(dataclasses.replace(smoke, model="rga", attention="channel", start="half", search="embedding"), colours)
+    rga = train(smoke.replace(model="rga", spatial=False, gate_init="half", retrieval_feature="after_bn"), colours)
     module = rga.model.backbone.attention["1"]
-    assert module.spatial is None and rga.model.search == "embedding"
+    assert module.spatial is None and rga.model.retrieval_feature == "after_bn"
     assert module.channel.score_norm.weight.abs().item() < 0.01  # began at 0
-    for settings in ({"parts": (6, 2), "contrast": "paper", "flip": True}, {"pooling": "max", "one_vs_rest": False}):
-        relation = train(dataclasses.replace(smoke, model="relation", **settings), colours).model
+    for settings in (
+        {"num_stripes": (6, 2), "contrast": "paper", "flip": True},
+        {"pooling": "max", "one_vs_rest": False},
+    ):
+        relation = train(smoke.replace(model="relation", **settings), colours).model
         assert {name: relation.arguments[name] for name in settings} == settings
-    none = train(dataclasses.replace(smoke, model="rga", attention="none"), colours).model
+    none = train(smoke.replace(model="rga", spatial=False, channel=False), colours).model
     assert len(none.backbone.attention) == 0
 
 
 def test_each_setting_of_a_network_is_read_by_some_and_refused_by_others():
     for settings, message in (
-        ({"attention": "none"}, "model='baseline' .* does not read attention"),
-        ({"model": "rga", "stripes": 2, "parts": (2,)}, "model='rga' .* does not read stripes, parts"),
-        ({"model": "relation", "label_smoothing": 0.2}, "does not read label_smoothing"),
-        ({"model": "mgn", "one_vs_rest": False}, "does not read one_vs_rest"),
-        ({"model": "mgn", "metric_loss": "none", "cross_entropy": False}, "leaves nothing to learn from"),
-        ({"model": "rga", "attention": "none", "start": "half"}, "does not read start"),
-        ({"model": "relation", "pooling": "max", "contrast": "paper"}, "does not read contrast"),
-        ({"model": "relation", "parts": 6}, r"parts=6: expected a tuple of ints, such as \(6, 4, 2\)"),
-        ({"model": "relation", "terms": "triplet"}, "terms='triplet': expected a tuple of strs"),
-        ({"model": "relation", "terms": ("triplets",)}, "'triplets' is none of triplet, relational"),
+        ({"spatial": False}, "unknown setting spatial; .* the arguments of baseline are backbone, weights"),
+        ({"model": "rga", "num_stripes": 2}, "unknown setting num_stripes"),
+        ({"model": "relation", "label_smoothing": 0.2}, "unknown setting label_smoothing"),
+        ({"model": "mgn", "one_vs_rest": False}, "unknown setting one_vs_rest"),
+        (
+            {"model": "rga", "spatial": False, "channel": False, "gate_init": "half"},
+            "gate_init='half' is not read with",
+        ),
+        (
+            {"model": "relation", "pooling": "max", "contrast": "paper"},
+            "contrast='paper' is not read with pooling='max'",
+        ),
+        ({"model": "relation", "num_stripes": 6}, r"num_stripes=6: expected a tuple, such as \(6, 4, 2\)"),
+        ({"model": "relation", "terms": "triplet"}, "terms='triplet': expected a tuple"),
+        ({"model": "relation", "terms": ("triplets",)}, "expected some of triplet, relational"),
+        ({"model_args": [1]}, "expected arguments by name"),
     ):
         with pytest.raises(ValueError, match=message):
-            TrainConfig(**settings)
-    fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert {name for names in READS.values() for name in names} <= fields
+            TrainConfig().replace(**settings)
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_earlier_names_are_refused_with_the_new_one(name):
+    new = re.escape(RENAMED[name])
+    for make in (TrainConfig, TrainConfig().replace, lambda **old: TrainConfig(model_args=old)):
+        with pytest.raises(ValueError, match=f"{name} has another name now: {new}"):
+            make(**{name: 1})
+    if name in MODEL_RENAMED:
+        with pytest.raises(ValueError, match=new):
+            RGANet(3, "small", **{name: 1})
+
+
+def test_settings_are_few_and_complete():
+    assert len(dataclasses.fields(TrainConfig)) <= 30
+    arguments = {"backbone": "small", "weights": None, "margin": 1.2, "label_smoothing": 0.0, "flip": True}
+    assert TrainConfig(model="mgn", model_args={"backbone": "small"}).model_args == arguments | {
+        "height": None,
+        "width": None,
+    }
+    other = TrainConfig.preset("laptop", margin=None, iterations=7).replace(model="rga", backbone="small")
+    assert other.model_args["margin"] == 0.3 and other.iterations == 7  # arguments of the other model are left behind
+
+
+def test_a_model_of_ones_own_is_made_by_its_name(colours):
+    class Tiny(Baseline):
+        name = "tiny"
+
+        def __init__(self, num_classes, width_of_feature=8):
+            super().__init__(num_classes)
+            self.width_of_feature = width_of_feature
+
+    try:
+        model = train(TrainConfig.preset("smoke", model="tiny", width_of_feature=3, iterations=1), colours).model
+        assert type(model) is Tiny and model.arguments == {"num_classes": 6, "width_of_feature": 3}
+    finally:
+        del MODELS["tiny"]
 
 
 def test_settings_of_several_values_are_read_from_a_command_line():
-    assert parse_settings(["parts=4,2", "terms=triplet,global"]) == {"parts": (4, 2), "terms": ("triplet", "global")}
-    with pytest.raises(ValueError, match="parts=4;2: expected commas between ints, such as 6,4,2"):
-        parse_settings(["parts=4;2"])
-    with pytest.raises(ValueError, match="start='zero': expected one of random, half"):
-        TrainConfig(model="rga", start="zero")
+    assert parse_settings(["num_stripes=4,2", "terms=triplet,"]) == {"num_stripes": (4, 2), "terms": ("triplet",)}
+    with pytest.raises(ValueError, match="num_stripes='4;2': expected a tuple"):
+        TrainConfig(model="relation", model_args=parse_settings(["num_stripes=4;2"]))
+    with pytest.raises(ValueError, match="gate_init='zero': expected one of random, half"):
+        TrainConfig(model="rga", model_args={"gate_init": "zero"})
 
 
 def test_biases_of_parts_are_not_decayed_though_they_have_two_dimensions():
-    model = RelationNet(3, "small", parts=(2,), out_channels=4)
+    model = RelationNet(3, "small", num_stripes=(2,), out_channels=4)
     decayed, free = ({id(p) for p in group["params"]} for group in parameter_groups(model, TrainConfig()))
     by_name = dict(model.named_parameters())
     biases = {name for name in by_name if name.endswith("bias")}
@@ -84,7 +134,7 @@ def test_biases_of_parts_are_not_decayed_though_they_have_two_dimensions():
 
 
 def test_settings_come_back_from_json_as_they_were():
-    config = TrainConfig(model="relation", parts=(4, 2), terms=("triplet",))
+    config = TrainConfig(model="relation", model_args={"num_stripes": (4, 2), "terms": ("triplet",)})
     assert TrainConfig(**json.loads(json.dumps(dataclasses.asdict(config)))) == config
 
 

@@ -35,20 +35,33 @@ def test_training_images_are_normalised_as_the_model_expects_them(colours, augme
 @pytest.mark.parametrize(
     ("settings", "model", "loss", "message"),
     [
-        ({"stripes": 4}, lambda: wrap(layers(), 64, 32), triplets, "stripes=4 is not read beside a model of your own"),
+        (
+            {"num_stripes": 4},
+            lambda: wrap(layers(), 64, 32),
+            triplets,
+            "num_stripes=4 is not read beside a model of your own",
+        ),
         ({"model": "mgn"}, lambda: Baseline(6), None, "model='mgn' is not read beside a model of your own"),
         ({"margin": 0.5}, lambda: Baseline(6), triplets, "margin=0.5 is not read beside a loss of your own"),
         ({"margin": 0.5}, lambda: Baseline(6), None, "margin=0.5, but the model given was made with margin=0.3"),
         ({}, lambda: Baseline(5), None, "the model distinguishes 5 identities, the data has 6"),
         ({}, lambda: Baseline(6), 0.3, "loss: got float, expected a function of outputs and pids"),
         ({}, lambda: Baseline(6), nn.Linear(2, 2), "loss: got a module with weights that no optimizer would change"),
-        ({"chunk": 4}, lambda: wrap(layers(nn.Dropout(0.5)), 64, 32), triplets, "chunk=4 with dropout in the model"),
+        (
+            {"microbatch_size": 4},
+            lambda: wrap(layers(nn.Dropout(0.5)), 64, 32),
+            triplets,
+            "microbatch_size=4 with dropout in the model",
+        ),
     ],
 )
 def test_what_would_be_ignored_or_wrong_is_refused(colours, settings, model, loss, message):
     with pytest.raises(ValueError, match=message):
         train(
-            TrainConfig(**{"iterations": 1, "identities_per_batch": 4, **settings}), colours, model=model(), loss=loss
+            TrainConfig().replace(**{"iterations": 1, "identities_per_batch": 4, **settings}),
+            colours,
+            model=model(),
+            loss=loss,
         )
 
 
@@ -62,7 +75,7 @@ def test_chunks_with_a_loss_of_ones_own_and_a_frozen_part_give_the_gradient_of_t
         torch.manual_seed(0)
         network = layers(nn.ReLU(), nn.Conv2d(8, 4, 1)).double()
         network[0].requires_grad_(False)
-        config = TrainConfig(identities_per_batch=4, images_per_identity=2, chunk=chunk, precision="float32")
+        config = TrainConfig(identities_per_batch=4, images_per_identity=2, microbatch_size=chunk, precision="float32")
         training = Training(config, colours, model=wrap(network, 64, 32), loss=triplets)
         images = torch.randn(8, 3, 64, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         training.step(images, torch.arange(8) // 2, 1, training.generator)

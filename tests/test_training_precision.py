@@ -60,7 +60,7 @@ def test_processes_that_share_a_batch_take_the_choice_of_the_first(monkeypatch):
 
 
 def test_records_say_what_was_chosen_and_a_resumed_run_keeps_it(colours, tmp_path, monkeypatch):
-    config, run = TrainConfig(**SMALL), tmp_path / "run"
+    config, run = TrainConfig().replace(**SMALL), tmp_path / "run"
 
     def stop(row):
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_records_say_what_was_chosen_and_a_resumed_run_keeps_it(colours, tmp_pat
 
 
 def test_the_time_of_a_training_is_estimated_from_smaller_steps(colours, capsys):
-    config = TrainConfig(**SMALL | {"identities_per_batch": 6, "images_per_identity": 4})
+    config = TrainConfig().replace(**SMALL | {"identities_per_batch": 6, "images_per_identity": 4})
     torch.manual_seed(1)
     seconds = forecast(config, colours)
     drawn = torch.rand(1)

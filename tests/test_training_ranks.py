@@ -49,7 +49,7 @@ def test_two_processes_are_one_that_takes_its_batches_in_halves(name, together, 
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the two processes; other numbers add in yet another order
     try:
-        alone = one(name, tmp_path / "alone", Ranks(), chunk=4)
+        alone = one(name, tmp_path / "alone", Ranks(), microbatch_size=4)
     finally:
         torch.set_num_threads(before)
     assert far(first[name]["weights"], second[name]["weights"]) == 0
@@ -87,8 +87,8 @@ def test_people_are_dealt_out_whole(colours):
         assert [index for part in parts for index in part] == batch
         pids = [{colours.train[index].pid for index in part} for part in parts]
         assert all(len(own) == 2 for own in pids) and len(set.union(*pids)) == 6
-    uneven = TrainConfig(identities_per_batch=4, images_per_identity=2, chunk=3)
-    with pytest.raises(ValueError, match="chunk=3 leaves one image of 4 by itself"):
+    uneven = TrainConfig(identities_per_batch=4, images_per_identity=2, microbatch_size=3)
+    with pytest.raises(ValueError, match="microbatch_size=3 leaves one image of 4 by itself"):
         Training(uneven, colours, ranks=Ranks(0, 2))
     with pytest.raises(ValueError, match=r"identities_per_batch=6 cannot be shared by 4 processes .* set it to 4"):
         Training(config, colours, ranks=Ranks(0, 4))

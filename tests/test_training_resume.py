@@ -30,7 +30,7 @@ KINDS = {
     "crop, steps, held out": {
         "augmentation": "crop",
         "schedule": "steps",
-        "steps": (0.5, 0.75),
+        "milestones": (0.5, 0.75),
         "optimizer": "sgd",
         "identities_per_batch": 2,
         "evaluate_every": 3,
@@ -41,11 +41,11 @@ KINDS = {
         "augmentation": "zoom",
         "precision": "float16",
         "optimizer": "adam",
-        "clip": 1.0,
+        "max_grad_norm": 1.0,
         "identities_per_batch": 2,
     },
-    "own augmentation, average": {"average": 0.9, "precision": "bfloat16", "identities_per_batch": 2},
-    "random triplets": {"metric_loss": "random", "chunk": 3},
+    "own augmentation, average": {"ema_decay": 0.9, "precision": "bfloat16", "identities_per_batch": 2},
+    "random triplets": {"metric_loss": "random", "microbatch_size": 3},
 }
 OWN = {"own augmentation, average": StreetAugmentation(32, 16)}
 
@@ -72,7 +72,7 @@ def in_one(colours, tmp_path_factory):
 
 
 def settings(kind, **changes):
-    return TrainConfig(**(SMALL | KINDS[kind] | changes))
+    return TrainConfig().replace(**(SMALL | KINDS[kind] | changes))
 
 
 def same(one, other):

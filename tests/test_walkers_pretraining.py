@@ -90,7 +90,7 @@ def test_the_recipe_says_all_that_is_needed_to_cook_again(made, record, small):
 
 def test_the_weights_load_and_score_what_the_record_says(made, record):
     model = Baseline.pretrained(path=made[0] / "deep" / "a.safetensors")
-    settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "stripes": 4}
+    settings = {"backbone": "small", "margin": None, "label_smoothing": 0.1, "flip": True, "num_stripes": 4}
     settings |= {"metric_loss": "batch_hard", "metric": "euclidean", "cross_entropy": True, "neck": True}
     assert not model.training and model.arguments == {"num_classes": 1, **settings}
     score = evaluate_model(model, StreetCrops(made[0] / "set"))
@@ -126,7 +126,10 @@ def test_made_again_the_file_is_the_same_on_any_number_of_threads(made, small, t
         (["--people", 0], "got num_people=0, expected a multiple of 8"),
         (["--set", "flip=yes"], "flip=yes: expected true or false"),
         (["--set", "speed=3"], "unknown setting speed"),
-        (["--set", "stripes=3", "--data", "new"], "stripes=3: the map has 8 rows; expected 0 or one of [1, 2, 4, 8]"),
+        (
+            ["--set", "num_stripes=3", "--data", "new"],
+            "num_stripes=3: the map has 8 rows; expected 0 or one of [1, 2, 4, 8]",
+        ),
         (["--set", "identities_per_batch=9"], "identities_per_batch=9, but the training set has 8 identities"),
     ],
 )

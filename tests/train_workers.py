@@ -17,11 +17,13 @@ from reidlab.ranks import Ranks, joined
 from reidlab.training import RunFolder, TrainConfig, train
 
 BASE = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 6, "log_every": 3, "save_every": 3}
-BASE |= {"augmentation": "crop", "margin": 2.0, "learning_rate": 1e-4}
+BASE |= {"augmentation": "crop", "learning_rate": 1e-4}
 CONFIGS: dict[str, TrainConfig] = {
-    "crop": TrainConfig(**BASE, evaluate_every=3),
-    "zoom, sgd": TrainConfig(**{**BASE, "augmentation": "zoom", "optimizer": "sgd", "average": 0.5}),
-    "pull and push": TrainConfig(**{**BASE, "cross_entropy": False, "metric_loss": "pull_push_all", "margin": 0.3}),
+    "crop": TrainConfig().replace(**BASE, margin=2.0, evaluate_every=3),
+    "zoom, sgd": TrainConfig().replace(
+        **BASE | {"augmentation": "zoom", "margin": 2.0, "optimizer": "sgd", "ema_decay": 0.5}
+    ),
+    "pull and push": TrainConfig().replace(**BASE, cross_entropy=False, metric_loss="pull_push_all"),
 }
 
 
@@ -35,7 +37,7 @@ def people() -> Splits:
 
 def one(name: str, folder: Path, ranks: Ranks, **changes: object) -> dict[str, object]:
     """Train, and return what two ways of training can be compared by."""
-    config = TrainConfig(**{**CONFIGS[name].__dict__, **changes})
+    config = CONFIGS[name].replace(**changes)
     result = train(config, people(), run=RunFolder(folder, writes=ranks.is_first), ranks=ranks)
     return {"history": result.history, "evaluations": result.evaluations, "weights": result.model.state_dict()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -18,6 +18,31 @@ from reidlab.models.parts import check_positive
 
 MODELS: dict[str, type[ReIDModel]] = {}
 """Models by the name that settings and checkpoints use. A class that sets `name` is here as soon as it is defined."""
+
+
+RENAMED = {
+    "stripes": "num_stripes",
+    "parts": "num_stripes",
+    "start": "gate_init",
+    "search": "retrieval_feature, 'before_bn' or 'after_bn'",
+    "attention": "spatial and channel, True or False each",
+}
+"""Earlier names of constructors' arguments, and today's."""
+
+
+def refuse_renamed(names: Collection[str], renamed: Mapping[str, str] = RENAMED) -> None:
+    """Refuse earlier names of settings.
+
+    Raises:
+        ValueError: the message says today's name.
+
+    Example:
+        >>> refuse_renamed(["stripes"])
+        Traceback (most recent call last):
+        ValueError: stripes has another name now: num_stripes
+    """
+    for name in sorted(set(names) & renamed.keys()):
+        raise ValueError(f"{name} has another name now: {renamed[name]}")
 
 
 class ReIDModel(nn.Module):
@@ -129,6 +154,21 @@ class ReIDModel(nn.Module):
         """
         return test_transform(self.height, self.width, self.mean, self.std)(to_image_tensor(image))
 
+    def refuse_unread(self, because: str, *names: str) -> None:
+        """Refuse arguments of the constructor that would change nothing; to be called in the constructor.
+
+        Args:
+            because: the choice that leaves them without effect, for the message.
+            names: the arguments; those at their defaults are let through.
+
+        Raises:
+            ValueError: the first that is not at its default.
+        """
+        defaults = inspect.signature(type(self)).parameters
+        for name in names:
+            if name in defaults and self.arguments.get(name, defaults[name].default) != defaults[name].default:
+                raise ValueError(f"{name}={self.arguments[name]!r} is not read with {because}; leave it out")
+
     def check_images(self, images: Tensor) -> None:
         """Refuse images of another size than the model was made for.
 
@@ -158,6 +198,7 @@ def _keeping_arguments(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def constructor(self: ReIDModel, *args: Any, **kwargs: Any) -> None:
         if "arguments" not in self.__dict__:
+            refuse_renamed(kwargs.keys() - signature.parameters.keys())
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             _, *names = signature.parameters  # the first one is self

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reidlab.distances import DISTANCES
 from reidlab.losses import METRIC_LOSSES, MININGS, metric_loss
 from reidlab.models.backbones import new_backbone
 from reidlab.models.base import ReIDModel, autocast
+from reidlab.models.parts import check_choice, check_loss_settings, check_switch
 from reidlab.models.pooling import AveragePooling, StripePooling
 
 
@@ -26,18 +28,19 @@ class Baseline(ReIDModel):
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
         margin: of the triplet loss; None for the soft margin.
         label_smoothing: ε in [0, 1) of the cross-entropy.
-        stripes: 0 for global average pooling; n for `StripePooling` over n stripes, 64 numbers each.
+        num_stripes: 0 for global average pooling; n for `StripePooling` over n stripes, 64 values each.
         flip: search with the mean of the features, with unit norm, of an image and of its mirror image; takes
             twice as long.
-        metric_loss: by its name in `reidlab.losses.METRIC_LOSSES`; "none" for the classifier alone. Triplet losses
-            work on the features before the neck. Losses on inner products work on the embedding after it: with
-            average pooling no feature is negative, so that no two of them could point away from each other.
+        metric_loss: by its name in `reidlab.losses.METRIC_LOSSES`; None for the classifier alone. Triplet losses work
+            on the features before the neck. Losses on inner products work on the embedding after it: with average
+            pooling no feature is negative, so that no two of them could point away from each other.
         metric: distance of the triplet losses.
         cross_entropy: False leaves the classifier out of the loss.
         neck: False leaves the batch norm out: losses and search all work on the pooled feature.
 
     Raises:
-        ValueError: an unknown backbone or loss, weights for one that has none, or stripes that do not fit the map.
+        ValueError: an unknown backbone or loss, weights for one that has none, stripes that do not fit the map, no
+            loss at all, or an argument that the others leave without effect.
 
     Example:
         >>> model = Baseline(num_classes=5)
@@ -62,23 +65,32 @@ class Baseline(ReIDModel):
         margin: float | None = 0.3,
         label_smoothing: float = 0.1,
         flip: bool = False,
-        stripes: int = 0,
-        metric_loss: str = "batch_hard",
+        num_stripes: int = 0,
+        metric_loss: str | None = "batch_hard",
         metric: str = "euclidean",
         cross_entropy: bool = True,
         neck: bool = True,
     ):
         super().__init__()
-        if metric_loss not in (*METRIC_LOSSES, "none"):
-            raise ValueError(f"metric_loss={metric_loss!r}: expected none or one of {', '.join(METRIC_LOSSES)}")
+        if metric_loss is not None:
+            check_choice("metric_loss", metric_loss, METRIC_LOSSES)
+        elif not cross_entropy:
+            raise ValueError("cross_entropy=False with metric_loss=None leaves nothing to learn from; set one of them")
+        check_choice("metric", metric, DISTANCES)
+        check_loss_settings(margin, label_smoothing)
+        check_switch(flip=flip, cross_entropy=cross_entropy, neck=neck)
+        if metric_loss not in MININGS:
+            self.refuse_unread(f"metric_loss={metric_loss!r}", "margin", "metric")
+        if not cross_entropy:
+            self.refuse_unread("cross_entropy=False", "label_smoothing")
         self.backbone = new_backbone(backbone, weights)
         self.height, self.width = self.backbone.height, self.backbone.width
         rows = self.backbone.height // 16  # of the map
-        if isinstance(stripes, bool) or not isinstance(stripes, int) or stripes < 0 or (stripes and rows % stripes):
-            fit = [n for n in range(1, rows + 1) if rows % n == 0]
-            raise ValueError(f"stripes={stripes!r}: the map has {rows} rows; expected 0 or one of {fit}")
+        fit = [0, *(n for n in range(1, rows + 1) if rows % n == 0)]
+        if isinstance(num_stripes, bool) or not isinstance(num_stripes, int) or num_stripes not in fit:
+            raise ValueError(f"num_stripes={num_stripes!r}: the map has {rows} rows; expected one of {fit}")
         width = self.backbone.channels
-        self.pool = StripePooling(width, stripes) if stripes else AveragePooling(width)
+        self.pool = StripePooling(width, num_stripes) if num_stripes else AveragePooling(width)
         self.neck = nn.BatchNorm1d(self.pool.channels) if neck else nn.Identity()
         if neck:
             self.neck.bias.requires_grad_(False)
@@ -128,7 +140,7 @@ class Baseline(ReIDModel):
         terms = {}
         if self.cross_entropy:
             terms["cross_entropy"] = F.cross_entropy(outputs["logits"], pids, label_smoothing=self.label_smoothing)
-        if self.metric_loss != "none":
+        if self.metric_loss is not None:
             name, where = ("triplet", "features") if self.metric_loss in MININGS else (self.metric_loss, "embedding")
             value = metric_loss(self.metric_loss, outputs[where], pids, self.margin, self.metric, generator)
             terms[name] = value

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from reidlab.losses import triplet_loss
 from reidlab.models.backbones import ResNet50Backbone, new_backbone, part_image_size
 from reidlab.models.base import ReIDModel, autocast
-from reidlab.models.parts import PartLayer, check_positive, check_stripes, class_scores, cross_entropies, stripe_maxima
+from reidlab.models.parts import (
+    PartLayer,
+    check_loss_settings,
+    check_positive,
+    check_stripes,
+    check_switch,
+    class_scores,
+    cross_entropies,
+    stripe_maxima,
+)
 
 WHOLES = ("global1", "global2", "global3")
 """The whole of the map in each branch; the number is that of the branch's stripes."""
@@ -78,6 +87,8 @@ class MGN(ReIDModel):
     ):
         super().__init__()
         check_positive(num_classes=num_classes)
+        check_loss_settings(margin, label_smoothing)
+        check_switch(flip=flip)
         self.height, self.width = part_image_size(backbone, height, width)
         whole = new_backbone(backbone, weights)
         self.shared, self.branches, stride = _split(whole)

@@ -36,12 +36,12 @@ def stripe_maxima(maps: Tensor, num_parts: int) -> Tensor:
     return F.max_pool2d(maps, (maps.shape[2] // num_parts, maps.shape[3])).squeeze(3)
 
 
-def check_stripes(rows: int, parts: tuple[int, ...]) -> None:
+def check_stripes(rows: int, num_stripes: tuple[int, ...]) -> None:
     """Refuse numbers of stripes that do not divide the rows of a map.
 
     Args:
         rows: of the map.
-        parts: numbers of stripes, each ≥ 1.
+        num_stripes: numbers of stripes, each ≥ 1.
 
     Raises:
         ValueError: one that does not fit; the message lists those that do.
@@ -49,10 +49,12 @@ def check_stripes(rows: int, parts: tuple[int, ...]) -> None:
     Example:
         >>> check_stripes(12, (6, 4, 2))
     """
-    for number in parts:
+    for number in num_stripes:
         if isinstance(number, bool) or not isinstance(number, int) or number < 1 or rows % number:
             fit = [n for n in range(1, rows + 1) if rows % n == 0]
-            raise ValueError(f"parts: a map of {rows} rows cannot be cut into {number!r} equal stripes; {fit} fit")
+            raise ValueError(
+                f"num_stripes: a map of {rows} rows cannot be cut into {number!r} equal stripes; {fit} fit"
+            )
 
 
 class PartLinear(nn.Module):
@@ -317,7 +319,48 @@ def check_parts(parts: Tensor, channels: int, num_parts: int) -> None:
         raise ValueError(f"parts: got shape {tuple(parts.shape)}, expected (B, {channels}, {num_parts})")
 
 
-def check_choice(name: str, value: str, known: Collection[str]) -> None:
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Refuse anything but a number from `low` to `high`.
+
+    Raises:
+        ValueError: another value; the message says the range.
+
+    Example:
+        >>> check_number("label_smoothing", 0.1, 0, 0.99)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
+
+
+def check_loss_settings(margin: object, label_smoothing: object = 0.0) -> None:
+    """Refuse a margin below 0, or a label smoothing that leaves nothing of the labels.
+
+    Raises:
+        ValueError: the first of them; a margin of None, the soft margin, is let through.
+
+    Example:
+        >>> check_loss_settings(None, 0.1)
+    """
+    if margin is not None:
+        check_number("margin", margin, 0, 1e6)
+    check_number("label_smoothing", label_smoothing, 0, 0.99)
+
+
+def check_switch(**values: object) -> None:
+    """Refuse anything but True and False.
+
+    Raises:
+        ValueError: the first other value, by its name.
+
+    Example:
+        >>> check_switch(flip=True)
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r}: expected True or False")
+
+
+def check_choice(name: str, value: object, known: Collection[str]) -> None:
     """Refuse a word that is not among those known.
 
     Raises:
@@ -326,5 +369,5 @@ def check_choice(name: str, value: str, known: Collection[str]) -> None:
     Example:
         >>> check_choice("contrast", "paper", CONTRASTS)
     """
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")

@@ -34,28 +34,28 @@ class StripePooling(nn.Module):
 
     Args:
         channels: of the map.
-        stripes: how many; they divide the map's height.
+        num_stripes: how many; they divide the map's height.
         length: of each stripe's description.
 
     Raises:
-        ValueError: the map's height is no multiple of `stripes`.
+        ValueError: the map's height is no multiple of `num_stripes`.
 
     Example:
-        >>> StripePooling(256, stripes=4, length=64)(torch.zeros(2, 256, 8, 4)).shape
+        >>> StripePooling(256, num_stripes=4, length=64)(torch.zeros(2, 256, 8, 4)).shape
         torch.Size([2, 512])
 
     Source: the stripes are those of Sun et al., "Beyond part models", 2018; here all of them share one loss.
     """
 
-    def __init__(self, channels: int, stripes: int = 4, length: int = 64):
+    def __init__(self, channels: int, num_stripes: int = 4, length: int = 64):
         super().__init__()
-        self.stripes, self.channels = stripes, channels + stripes * length
-        self.shorten = nn.Conv1d(stripes * channels, stripes * length, 1, groups=stripes, bias=False)
+        self.num_stripes, self.channels = num_stripes, channels + num_stripes * length
+        self.shorten = nn.Conv1d(num_stripes * channels, num_stripes * length, 1, groups=num_stripes, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C + stripes * length)."""
-        if maps.shape[2] % self.stripes:
-            raise ValueError(f"a map of height {maps.shape[2]} cannot be cut into {self.stripes} equal stripes")
-        parts = maps.unflatten(2, (self.stripes, -1)).mean(dim=(3, 4))  # (B, C, stripes)
+        """Map (B, C, H, W) to (B, C + num_stripes * length)."""
+        if maps.shape[2] % self.num_stripes:
+            raise ValueError(f"a map of height {maps.shape[2]} cannot be cut into {self.num_stripes} equal stripes")
+        parts = maps.unflatten(2, (self.num_stripes, -1)).mean(dim=(3, 4))  # (B, C, stripes)
         short = self.shorten(parts.transpose(1, 2).flatten(1).unsqueeze(2)).squeeze(2)
         return torch.cat([maps.mean(dim=(2, 3)), short], dim=1)

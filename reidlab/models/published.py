@@ -244,7 +244,9 @@ def _empty_rrid(where: str, state: dict[str, Tensor], height: int | None, width:
     if not any(re.match(r"local_\d+_conv_list\.", name) for name in state):
         raise _foreign(where, state, "of the relation network", "local_6_conv_list.0.0.weight")
     heads = [name for name in state if re.fullmatch(r"fc_\w+_list\.\d+\.weight", name)]
-    return RelationNet(_num_classes(state, heads), parts=(6, 4, 2), contrast="released", height=height, width=width)
+    return RelationNet(
+        _num_classes(state, heads), num_stripes=(6, 4, 2), contrast="released", height=height, width=width
+    )
 
 
 def _num_classes(state: dict[str, Tensor], heads: Iterable[str]) -> int:

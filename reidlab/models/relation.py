@@ -20,8 +20,10 @@ from reidlab.models.parts import (
     PartFeatures,
     PartLayer,
     check_choice,
+    check_loss_settings,
     check_positive,
     check_stripes,
+    check_switch,
     class_scores,
     cross_entropies,
     stripe_maxima,
@@ -38,7 +40,7 @@ POOLINGS = ("contrastive", "average", "max")
 class RelationNet(ReIDModel):
     """Parts in relation to the rest, and globals in relation to what they stand out from, at several scales.
 
-    The map is cut into n stripes for each n of `parts`. Each stripe's largest values go through `OneVsRest`,
+    The map is cut into n stripes for each n of `num_stripes`. Each stripe's largest values go through `OneVsRest`,
     all n together through `GlobalContrastivePooling`. With 6, 4 and 2 that makes 12 features of parts and 3
     global ones, each of `out_channels` numbers, one behind the other in this order: the parts of 6, of 4, of 2,
     then the globals of 6, 4, 2.
@@ -51,7 +53,7 @@ class RelationNet(ReIDModel):
         num_classes: identities to distinguish in training.
         backbone: "resnet50" (384×128 images) or "small" (192×64).
         weights: ImageNet weights for "resnet50": a path, "torchvision" or None.
-        parts: numbers of stripes; each divides the rows of the map, which has a 16th of the image's.
+        num_stripes: numbers of stripes; each divides the rows of the map, which has a 16th of the image's.
         out_channels: numbers of each feature.
         margin: of the triplet losses, which work on features as they are, not with unit norm; None for the soft
             margin.
@@ -89,7 +91,7 @@ class RelationNet(ReIDModel):
         num_classes: int,
         backbone: str = "resnet50",
         weights: str | os.PathLike[str] | None = None,
-        parts: Sequence[int] = (6, 4, 2),
+        num_stripes: Sequence[int] = (6, 4, 2),
         out_channels: int = 256,
         margin: float | None = 1.2,
         contrast: str = "released",
@@ -101,26 +103,33 @@ class RelationNet(ReIDModel):
         flip: bool = True,
     ):
         super().__init__()
-        parts, terms = tuple(parts), tuple(terms)
+        for name, values, usual in (("num_stripes", num_stripes, (6, 4, 2)), ("terms", terms, TERM_GROUPS)):
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise ValueError(f"{name}={values!r}: expected a tuple, such as {usual}")
+        num_stripes, terms = tuple(num_stripes), tuple(terms)
         check_positive(num_classes=num_classes, out_channels=out_channels)
-        _check_choices(contrast, pooling, parts, terms)
+        _check_choices(contrast, pooling, num_stripes, terms)
+        check_loss_settings(margin)
+        check_switch(one_vs_rest=one_vs_rest, flip=flip)
+        if pooling != "contrastive":
+            self.refuse_unread(f"pooling={pooling!r}", "contrast")
         self.height, self.width = part_image_size(backbone, height, width)
         self.backbone = new_backbone(backbone, weights)
-        check_stripes(self.height // 16, parts)
-        self.arguments |= {"parts": parts, "terms": terms, "height": self.height, "width": self.width}
-        self.parts, self.margin, self.pooling, self.terms, self.flip = parts, margin, pooling, terms, flip
+        check_stripes(self.height // 16, num_stripes)
+        self.arguments |= {"num_stripes": num_stripes, "terms": terms, "height": self.height, "width": self.width}
+        self.num_stripes, self.margin, self.pooling, self.terms, self.flip = num_stripes, margin, pooling, terms, flip
         channels = self.backbone.channels
         of_parts: dict[str, nn.Module] = {}
         of_whole: dict[str, nn.Module] = {}
-        for n in parts:
+        for n in num_stripes:
             of_parts[str(n)] = (OneVsRest if one_vs_rest else PartLayer)(channels, out_channels, n)
             if pooling == "contrastive":
                 of_whole[str(n)] = GlobalContrastivePooling(channels, out_channels, n, contrast)
             else:
                 of_whole[str(n)] = PartLayer(channels, out_channels, 1)
         self.one_vs_rest, self.global_pooling = nn.ModuleDict(of_parts), nn.ModuleDict(of_whole)
-        self.feature_names = _feature_names(parts)
-        self.classified = _classified(parts, one_vs_rest, pooling == "contrastive", terms)
+        self.feature_names = _feature_names(num_stripes)
+        self.classified = _classified(num_stripes, one_vs_rest, pooling == "contrastive", terms)
         if not self.classified and "triplet" not in terms:
             raise ValueError(f"terms={terms} with one_vs_rest={one_vs_rest} leaves no loss; add 'triplet'")
         self.classify = class_scores(out_channels, num_classes, len(self.classified)) if self.classified else None
@@ -154,7 +163,7 @@ class RelationNet(ReIDModel):
         maps = maps.to(next(self.one_vs_rest.parameters()).dtype)
         rows = F.max_pool2d(maps, (1, maps.shape[3]))  # (B, C, H, 1), from which stripes of every height are made
         found: dict[str, list[Tensor]] = {}
-        for n in self.parts:
+        for n in self.num_stripes:
             stripes = stripe_maxima(rows, n)  # (B, C, n)
             of_parts = self.one_vs_rest[str(n)]
             if isinstance(of_parts, PartLayer):
@@ -219,23 +228,27 @@ def _group(name: str) -> str:
     return "global" if kind != "triplet" and where.startswith("global") else kind
 
 
-def _feature_names(parts: tuple[int, ...]) -> list[str]:
-    return [f"part{n}.{i}" for n in parts for i in range(1, n + 1)] + [f"global{n}" for n in parts]
+def _feature_names(num_stripes: tuple[int, ...]) -> list[str]:
+    parts = [f"part{n}.{i}" for n in num_stripes for i in range(1, n + 1)]
+    return parts + [f"global{n}" for n in num_stripes]
 
 
-def _classified(parts: tuple[int, ...], one_vs_rest: bool, contrastive: bool, terms: tuple[str, ...]) -> list[str]:
+def _classified(
+    num_stripes: tuple[int, ...], one_vs_rest: bool, contrastive: bool, terms: tuple[str, ...]
+) -> list[str]:
     """Return the names of the cross-entropies, kind by kind."""
-    stripes, wholes = _feature_names(parts)[: sum(parts)], _feature_names(parts)[sum(parts) :]
+    names = _feature_names(num_stripes)
+    stripes, wholes = names[: sum(num_stripes)], names[sum(num_stripes) :]
     names = [f"{kind}/{part}" for kind in PartFeatures._fields[: 3 if one_vs_rest else 1] for part in stripes]
     names += [f"{kind}/{whole}" for kind in GlobalFeatures._fields[: 3 if contrastive else 1] for whole in wholes]
     return [name for name in names if _group(name) in terms]
 
 
-def _check_choices(contrast: str, pooling: str, parts: tuple[int, ...], terms: tuple[str, ...]) -> None:
+def _check_choices(contrast: str, pooling: str, num_stripes: tuple[int, ...], terms: tuple[str, ...]) -> None:
     check_choice("contrast", contrast, CONTRASTS)
     check_choice("pooling", pooling, POOLINGS)
-    if not parts or len(set(parts)) != len(parts):
-        raise ValueError(f"parts={parts}: expected at least one number of stripes, each of them once")
+    if not num_stripes or len(set(num_stripes)) != len(num_stripes):
+        raise ValueError(f"num_stripes={num_stripes}: expected at least one number of stripes, each of them once")
     unknown = sorted(set(map(str, terms)) - set(TERM_GROUPS))
     if unknown or not terms:
         raise ValueError(f"terms={terms}: expected some of {', '.join(TERM_GROUPS)}")

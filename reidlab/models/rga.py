@@ -11,7 +11,7 @@ from reidlab.models.parts import check_choice, check_positive
 from reidlab.models.rga_relations import can_weigh, explicit_relations, factored_relations, pointwise, weigh
 
 METHODS = ("factored", "explicit")
-STARTS = ("random", "half")
+GATE_INITS = ("random", "half")
 
 
 class Attended(NamedTuple):
@@ -38,12 +38,12 @@ class RelationAttention(nn.Module):
         features: numbers that describe a node, F.
         reduction: the convolutions reduce F, M and what follows by this factor, to no less than 1.
         method: "explicit" forms the M × M matrix of relations; "factored" gives the same numbers without it.
-        start: gates of a new module. "random" as in the published code: torch's initial weights make them differ from
-            node to node by chance. "half" sets the scale of the last batch norm to 0, so that all gates are 0.5 until
-            training makes them differ; a network that starts from random weights needs it (see the lesson).
+        gate_init: gates of a new module. "random" as in the published code: torch's initial weights make them differ
+            from node to node by chance. "half" sets the scale of the last batch norm to 0, so that all gates are 0.5
+            until training makes them differ; a network that starts from random weights needs it (see the lesson).
 
     Raises:
-        ValueError: an unknown method or start, or a number below 1.
+        ValueError: an unknown method or gate_init, or a number below 1.
 
     Example:
         >>> half = RelationAttention(nodes=32, features=64)
@@ -55,10 +55,12 @@ class RelationAttention(nn.Module):
     Taught in: notebooks/04_rga_attention.ipynb
     """
 
-    def __init__(self, nodes: int, features: int, reduction: int = 8, method: str = "factored", start: str = "random"):
+    def __init__(
+        self, nodes: int, features: int, reduction: int = 8, method: str = "factored", gate_init: str = "random"
+    ):
         super().__init__()
         check_choice("method", method, METHODS)
-        check_choice("start", start, STARTS)
+        check_choice("gate_init", gate_init, GATE_INITS)
         check_positive(nodes=nodes, features=features, reduction=reduction)
         self.nodes, self.method = nodes, method
         short, relations = max(1, features // reduction), max(1, nodes // reduction)
@@ -71,7 +73,7 @@ class RelationAttention(nn.Module):
         self.squeeze_norm = nn.BatchNorm2d(squeezed)
         self.score = nn.Conv2d(squeezed, 1, 1, bias=False)
         self.score_norm = nn.BatchNorm2d(1)
-        if start == "half":
+        if gate_init == "half":
             nn.init.zeros_(self.score_norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,7 +123,7 @@ class RelationAwareAttention(nn.Module):
         reduction: see `RelationAttention`.
         method: "factored", or "explicit" for the computation of the paper, with its matrices of relations; the same
             weights give the same numbers.
-        start: see `RelationAttention`.
+        gate_init: see `RelationAttention`.
 
     Raises:
         ValueError: neither half, or what `RelationAttention` refuses.
@@ -147,7 +149,7 @@ class RelationAwareAttention(nn.Module):
         channel: bool = True,
         reduction: int = 8,
         method: str = "factored",
-        start: str = "random",
+        gate_init: str = "random",
     ):
         super().__init__()
         if not (spatial or channel):
@@ -155,8 +157,8 @@ class RelationAwareAttention(nn.Module):
         check_positive(channels=channels, height=height, width=width)
         self.channels, self.height, self.width = channels, height, width
         places = height * width
-        self.spatial = RelationAttention(places, channels, reduction, method, start) if spatial else None
-        self.channel = RelationAttention(channels, places, reduction, method, start) if channel else None
+        self.spatial = RelationAttention(places, channels, reduction, method, gate_init) if spatial else None
+        self.channel = RelationAttention(channels, places, reduction, method, gate_init) if channel else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Weigh (B, C, H, W); the result has the same shape.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.models.baseline import Baseline
-from reidlab.models.parts import check_choice, check_positive
+from reidlab.models.parts import check_choice, check_positive, check_switch
 from reidlab.models.rga import Attended, RelationAwareAttention
 
-SEARCHES = ("features", "embedding")
+RETRIEVAL_FEATURES = ("before_bn", "after_bn")
 
 
 class AttendedBackbone(nn.Module):
@@ -73,12 +73,12 @@ class RGANet(Baseline):
         stages: numbers of the stages that a module follows, from 1 on; None for all.
         reduction: see `RelationAttention`.
         method: see `RelationAwareAttention`.
-        start: see `RelationAttention`; without ImageNet weights use "half".
-        search: "features" before the batch-norm neck, which the authors report as `feat_`, or "embedding" after it.
+        gate_init: see `RelationAttention`; without ImageNet weights use "half".
+        retrieval_feature: "before_bn", before the batch-norm neck, which the authors report as `feat_`, or "after_bn".
         height, width: of the images; None for the backbone's usual ones. They cannot be changed later.
 
     Raises:
-        ValueError: an unknown backbone, stage or search, or images whose maps do not come out even.
+        ValueError: an unknown backbone, stage or feature, or images whose maps do not come out even.
 
     Example:
         >>> model = RGANet(num_classes=5, backbone="small", stages=(2, 3)).eval()
@@ -107,15 +107,18 @@ class RGANet(Baseline):
         stages: Sequence[int] | None = None,
         reduction: int = 8,
         method: str = "factored",
-        start: str = "random",
-        search: str = "features",
+        gate_init: str = "random",
+        retrieval_feature: str = "before_bn",
         height: int | None = None,
         width: int | None = None,
     ):
         super().__init__(num_classes, backbone, weights, margin, label_smoothing, flip)
-        check_choice("search", search, SEARCHES)
+        check_choice("retrieval_feature", retrieval_feature, RETRIEVAL_FEATURES)
+        check_switch(spatial=spatial, channel=channel)
+        if not spatial and not channel:
+            self.refuse_unread("spatial=False and channel=False", "gate_init")
         base = self.backbone
-        self.search = search
+        self.retrieval_feature = retrieval_feature
         self.height, self.width = self.height if height is None else height, self.width if width is None else width
         check_positive(num_classes=num_classes, height=self.height, width=self.width)
         there = range(1, len(base.stage_channels) + 1)
@@ -134,7 +137,7 @@ class RGANet(Baseline):
                 channel,
                 reduction,
                 method,
-                start,
+                gate_init,
             )
             for n in sorted(stages)
             if spatial or channel
@@ -152,10 +155,10 @@ class RGANet(Baseline):
         return super().forward(images, precision)
 
     def describe(self, images: Tensor) -> Tensor:
-        """Return features (B, D) before or after the neck, as `search` says, without the classifier's work."""
+        """Return the features (B, D) that `retrieval_feature` names, without the classifier's work."""
         self.check_images(images)
         pooled = self.pool(self.backbone(images))
-        return pooled if self.search == "features" else self.neck(pooled)
+        return pooled if self.retrieval_feature == "before_bn" else self.neck(pooled)
 
     def attention_maps(self, images: Tensor) -> dict[int, Attended]:
         """Return the gates of each module by the number of its stage, without a gradient.

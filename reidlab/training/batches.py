@@ -21,7 +21,7 @@ from reidlab.data.workers import named_errors
 from reidlab.models import ReIDModel
 from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
-from reidlab.training.config import TrainConfig, check_chunk
+from reidlab.training.config import TrainConfig, check_microbatch
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 RANK_STRIDE = 1_000_003
@@ -188,8 +188,8 @@ def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = R
             f"identities_per_batch={wanted} cannot be shared by {ranks.size} processes without cutting one in two; "
             f"set it to {max(1, wanted // ranks.size) * ranks.size}"
         )
-    check_chunk(config.chunk, wanted // ranks.size * config.images_per_identity)
-    cameras = [record.camid for record in records] if config.spread else None
+    check_microbatch(config.microbatch_size, wanted // ranks.size * config.images_per_identity)
+    cameras = [record.camid for record in records] if config.distinct_cameras else None
     return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed, cameras)
 
 

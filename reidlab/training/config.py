@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from reidlab.distances import DISTANCES
-from reidlab.losses import METRIC_LOSSES, MININGS
+import torch
+
 from reidlab.models import MODELS
-from reidlab.models.backbones import BACKBONES
-from reidlab.models.parts import CONTRASTS
-from reidlab.models.relation import POOLINGS, TERM_GROUPS
-from reidlab.models.rga import STARTS
-from reidlab.models.rganet import SEARCHES
+from reidlab.models import base as models_base
+from reidlab.models.base import ReIDModel, refuse_renamed
+from reidlab.models.parts import check_choice, check_switch
 from reidlab.training.presets import PRESETS
 
 RANGES: dict[str, tuple[type, float, float]] = {
     "iterations": (int, 1, 10**9),
     "identities_per_batch": (int, 2, 10**6),
     "images_per_identity": (int, 2, 10**6),
-    "stripes": (int, 0, 64),
     "learning_rate": (float, 0, 10**6),
-    "backbone_rate": (float, 0, 10**6),
+    "backbone_lr_mult": (float, 0, 10**6),
     "warmup": (float, 0, 0.99),
     "warmup_start": (float, 0, 1),
-    "decay": (float, 0, 1),
+    "gamma": (float, 0, 1),
     "momentum": (float, 0, 0.99999),
     "weight_decay": (float, 0, 10**6),
-    "label_smoothing": (float, 0, 0.99),
-    "margin": (float, 0, 10**6),
     "erasing": (float, 0, 1),
     "jitter": (float, 0, 1),
-    "average": (float, 0, 0.99999),
-    "clip": (float, 0, 10**6),
-    "chunk": (int, 0, 10**9),
+    "ema_decay": (float, 0, 0.99999),
+    "max_grad_norm": (float, 0, 10**6),
+    "microbatch_size": (int, 0, 10**9),
     "seed": (int, 0, 2**32 - 1),
     "log_every": (int, 1, 10**9),
     "evaluate_every": (int, 0, 10**9),
@@ -46,40 +42,27 @@ RANGES: dict[str, tuple[type, float, float]] = {
 """Type, smallest and largest value of each number in `TrainConfig`."""
 
 CHOICES: dict[str, Collection[str]] = {
-    "model": ("baseline", "rga", "relation", "mgn", "relative_distance"),
-    "backbone": BACKBONES,
-    "metric_loss": (*METRIC_LOSSES, "none"),
-    "metric": DISTANCES,
+    "model": MODELS,
     "optimizer": ("adamw", "adam", "sgd"),
-    "schedule": ("cosine", "steps"),
     "augmentation": ("light", "mirror", "crop", "zoom"),
     "precision": ("auto", "float32", "bfloat16", "float16"),
     "batch_norm": ("local", "synced"),
-    "attention": ("both", "spatial", "channel", "none"),
-    "start": STARTS,
-    "search": SEARCHES,
-    "contrast": CONTRASTS,
-    "pooling": POOLINGS,
 }
 """What the settings that are words can be."""
 
-SWITCHES = ("flip", "spread", "cross_entropy", "neck", "one_vs_rest", "decay_all", "compile")
-"""The settings that are True or False."""
-
-SEVERAL: dict[str, type] = {"parts": int, "terms": str, "steps": float}
-"""The settings of several values, with the type of each value."""
-
-READS: dict[str, tuple[str, ...]] = {
-    "baseline": (
-        *("backbone", "weights", "stripes", "flip", "label_smoothing"),
-        *("cross_entropy", "metric_loss", "metric", "margin", "neck"),
-    ),
-    "rga": ("backbone", "weights", "flip", "label_smoothing", "margin", "attention", "start", "search"),
-    "relation": ("backbone", "weights", "flip", "margin", "parts", "contrast", "pooling", "one_vs_rest", "terms"),
-    "mgn": ("backbone", "weights", "flip", "label_smoothing", "margin"),
-    "relative_distance": (),
+RENAMED = {
+    **models_base.RENAMED,
+    "spread": "distinct_cameras",
+    "backbone_rate": "backbone_lr_mult",
+    "schedule": "milestones; without any the schedule is half a cosine",
+    "steps": "milestones",
+    "decay": "gamma",
+    "decay_all": "decay_norm_bias",
+    "chunk": "microbatch_size",
+    "average": "ema_decay",
+    "clip": "max_grad_norm",
 }
-"""Which of the settings of networks each `model` reads."""
+"""Earlier names of settings, and today's."""
 
 
 @dataclass(frozen=True)
@@ -87,277 +70,315 @@ class TrainConfig:
     """Everything a training run depends on, besides the data.
 
     Args:
-        model: "baseline", "rga" (`RGANet`), "relation" (`RelationNet`), "mgn" (`MGN`) or "relative_distance"
-            (`RelativeDistanceNet`); all but the first bring their own losses. The relation network and MGN were
-            published with margin 1.2, flip and no label smoothing: set those.
-        backbone: "small" or "resnet50".
-        weights: ImageNet weights for "resnet50": a path, "torchvision", or None.
-        stripes: 0 for global average pooling, n for n horizontal stripes beside it (`StripePooling`).
-        flip: search with an image and its mirror image.
+        model: "baseline", "rga" (`RGANet`), "relation" (`RelationNet`), "mgn" (`MGN`), "relative_distance"
+            (`RelativeDistanceNet`), or the `name` of a model class of one's own.
+        model_args: arguments of that model's constructor, such as `backbone`, `weights`, `margin`; the model's class
+            documents and checks them. The others are filled in with its defaults, so that the settings are complete.
         iterations: batches to train on; epochs follow from it.
-        identities_per_batch: P.
-        images_per_identity: K.
-        spread: draw a person's K images from different cameras, as far as there are any.
+        identities_per_batch, images_per_identity: P and K; a batch has P × K images.
+        distinct_cameras: draw a person's K images from different cameras, as far as there are any.
         optimizer: "adamw", "adam" (weight decay as a part of the gradient) or "sgd".
         momentum: of "sgd", in [0, 1).
         learning_rate: peak of the schedule.
-        backbone_rate: rate of the backbone over that of the layers that are new on it.
-        schedule: what follows a linear warm-up: "cosine", half a cosine down to 0, or "steps".
-        steps: of "steps": the places, as shares of the run in (0, 1), at which the rate is multiplied by `decay`.
-        decay: of "steps", in [0, 1].
-        warmup: share of the iterations spent warming up, in [0, 1).
-        warmup_start: share of the peak that the warm-up rises from, in [0, 1].
+        backbone_lr_mult: learning rate of the backbone over that of the layers that are new on it.
+        milestones: shares of the run in (0, 1), increasing, at which the rate is multiplied by `gamma`; with none of
+            them the rate falls along half a cosine to 0.
+        gamma: factor at each milestone, in [0, 1].
+        warmup: share of the iterations in which the rate rises linearly, in [0, 1).
+        warmup_start: share of the peak that it rises from, in [0, 1].
         weight_decay: of the optimizer.
-        decay_all: decay norms and biases, too.
-        label_smoothing: ε of the cross-entropy, in [0, 1).
-        cross_entropy: train a classifier of the identities, beside the metric loss or alone.
-        metric_loss: one of `reidlab.losses.METRIC_LOSSES`, or "none" for the classifier alone.
-        metric: distance of the triplet losses: "euclidean", "squared" or "cosine".
-        margin: of the triplet losses, in units of that distance; None for the soft margin.
-        neck: False leaves the batch norm between the two losses out.
-        attention: of "rga": "both", "spatial", "channel" or "none".
-        start: of "rga": gates of the new network, "random" as published, or "half", which a network without ImageNet
-            weights needs.
-        search: of "rga": with the "features" before the batch-norm neck or the "embedding" after it.
-        parts: of "relation": numbers of stripes, each of which divides the rows of the map.
-        contrast, pooling, one_vs_rest, terms: of "relation", see `RelationNet`.
+        decay_norm_bias: decay norms and biases, too.
         augmentation: "light" shifts, mirrors and jitters each image (`train_transform`). The others change whole
             batches on the device, as the papers do (`BatchAugmentation`). An augmentation of one's own is passed to
             `train` as `augment`.
         erasing: probability of random erasing, in [0, 1], with any augmentation.
-        jitter: strength of the colour jitter of "light", ≥ 0.
-        precision: "auto", or "float32", or "bfloat16" or "float16" for the backbone alone. Half precision is quicker
-            where the processor has instructions for it, and ten times slower where not; "auto" measures that when
-            training begins (`settle_precision`), and every record says what was chosen. Weights, pooled features,
-            distances and losses stay in float32; "float16" scales the loss so that small gradients survive.
-        compile: let torch.compile make the forward pass quicker; the first batches take minutes.
-        batch_norm: with several processes, "local" normalises by the images of one of them, as a chunk is; "synced"
-            by those of all, on GPUs only.
-        chunk: images that go through the network at a time; 0 for the whole batch. The loss still compares all images
-            of the batch (gradient caching), so that a large P × K fits on a small card, for one more forward pass.
-            Batch norm then sees one chunk.
-        average: decay, in [0, 1), of a moving average of the weights; above 0, the average is what
-            training returns.
-        clip: largest norm of the gradient; a larger one is scaled down to it. 0 leaves gradients alone.
+        jitter: strength of the colour jitter of "light", in [0, 1].
+        precision: "auto", or "float32", or "bfloat16" or "float16" for the backbone alone. "auto" measures once
+            whether bfloat16 is quicker here (`settle_precision`), and every record says what was chosen. Weights,
+            pooled features, distances and losses stay in float32; "float16" scales the loss.
+        compile: compile the forward pass with torch.compile; the first batches take minutes.
+        batch_norm: with several processes, "local" normalises by the images of one of them, as with microbatches;
+            "synced" by those of all, on GPUs only.
+        microbatch_size: images that go through the network at a time; 0 for the whole batch. The loss still compares
+            all images of the batch (gradient caching), for one more forward pass. Batch norm sees one microbatch.
+        ema_decay: decay, in [0, 1), of a moving average of the weights; above 0, the average is what training returns.
+        max_grad_norm: a gradient of a larger norm is scaled down to it. 0 leaves gradients alone.
         seed: of weights, batches and augmentation.
         log_every: iterations between two rows of the history.
         evaluate_every: iterations between two evaluations on training identities; 0 for none. There is one before
             the first iteration, and one at the end.
         held_out: share of the training identities, in [0, 0.9], that are not trained on, but evaluated on, and by
-            which best.pt is chosen. With 0 the evaluation is on people seen in training: it finds faults, and
+            which best.pt is chosen. With 0 the evaluation is on identities seen in training: it finds faults, and
             chooses nothing.
         save_every: iterations between two writings of last.pt.
 
     Raises:
-        ValueError: a value out of its range, no loss at all, or a setting that the model does not read.
+        ValueError: a value out of its range, a setting that would change nothing, an earlier name of a setting, or
+            what the constructor of the model refuses.
 
     Example:
-        >>> TrainConfig.preset("laptop", iterations=10).iterations
-        10
+        >>> config = TrainConfig(model="rga", model_args={"backbone": "small", "gate_init": "half"})
+        >>> config.model_args["margin"], TrainConfig.preset("laptop", iterations=10, margin=None).model_args["margin"]
+        (0.3, None)
 
     Taught in: notebooks/00_start_here.ipynb
     """
 
     model: str = "baseline"
-    backbone: str = "small"
-    weights: str | None = None
-    stripes: int = 0
-    flip: bool = False
+    model_args: dict[str, Any] = field(default_factory=dict)
     iterations: int = 250
     identities_per_batch: int = 16
     images_per_identity: int = 4
-    spread: bool = False
+    distinct_cameras: bool = False
     optimizer: str = "adamw"
     momentum: float = 0.9
     learning_rate: float = 2e-3
-    backbone_rate: float = 1.0
-    schedule: str = "cosine"
-    steps: tuple[float, ...] = ()
-    decay: float = 0.1
+    backbone_lr_mult: float = 1.0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
     warmup: float = 0.1
     warmup_start: float = 0.0
     weight_decay: float = 5e-2
-    decay_all: bool = False
-    label_smoothing: float = 0.1
-    cross_entropy: bool = True
-    metric_loss: str = "batch_hard"
-    metric: str = "euclidean"
-    margin: float | None = 0.3
-    neck: bool = True
-    attention: str = "both"
-    start: str = "random"
-    search: str = "features"
-    parts: tuple[int, ...] = (6, 4, 2)
-    contrast: str = "released"
-    pooling: str = "contrastive"
-    one_vs_rest: bool = True
-    terms: tuple[str, ...] = TERM_GROUPS
+    decay_norm_bias: bool = False
     augmentation: str = "light"
     erasing: float = 0.5
     jitter: float = 0.1
     precision: str = "auto"
     compile: bool = False
     batch_norm: str = "local"
-    chunk: int = 0
-    average: float = 0.0
-    clip: float = 0.0
+    microbatch_size: int = 0
+    ema_decay: float = 0.0
+    max_grad_norm: float = 0.0
     seed: int = 0
     log_every: int = 25
     evaluate_every: int = 0
     held_out: float = 0.0
     save_every: int = 250
 
+    def __new__(cls, *_: Any, **settings: Any) -> TrainConfig:  # noqa: D102
+        refuse_renamed(settings, RENAMED)
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         for name, (kind, low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is None and name == "margin":
-                continue
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not (whole or (kind is float and isinstance(value, float))) or not low <= value <= high:
                 what = "whole number" if kind is int else "number"
                 raise ValueError(f"{name}={value!r}: expected a {what} from {low} to {high}")
-        for name in SWITCHES:
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected True or False")
+        check_switch(**{n: getattr(self, n) for n in ("distinct_cameras", "decay_norm_bias", "compile")})
         if self.augmentation == "street":
             raise ValueError(
                 "augmentation='street' is no setting any more; give train() augment=StreetAugmentation(height, width), "
                 "of reidlab.walkers"
             )
         for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r}: expected one of {', '.join(known)}")
-        if not self.cross_entropy and self.metric_loss == "none":
-            raise ValueError(
-                "cross_entropy=False with metric_loss='none' leaves nothing to learn from; set one of them"
-            )
-        if self.batch_norm == "synced" and self.model == "rga" and self.attention != "none":
+            check_choice(name, getattr(self, name), known)
+        self._check_milestones()
+        check_microbatch(self.microbatch_size, self.identities_per_batch * self.images_per_identity)
+        object.__setattr__(self, "model_args", complete_arguments(self.model, self.model_args))
+        attends = self.model_args.get("spatial") or self.model_args.get("channel")
+        if self.batch_norm == "synced" and self.model == "rga" and attends:
             raise ValueError(
                 "batch_norm='synced' with model='rga': attention normalises by hand, each process by itself"
             )
-        check_chunk(self.chunk, self.identities_per_batch * self.images_per_identity)
-        self._check_several()
         self._refuse_unread()
 
-    def _check_several(self) -> None:
-        """Refuse wrong settings of several values; lists, as JSON has them, become tuples."""
-        for name, kind in SEVERAL.items():
-            values = getattr(self, name)
-            usual = getattr(type(self), name)
-            if not isinstance(values, (list, tuple)) or any(type(one) is not kind for one in values):
-                raise ValueError(f"{name}={values!r}: expected a tuple of {kind.__name__}s, such as {usual or (0.5,)}")
-            if usual and not values:
-                raise ValueError(f"{name}={values!r}: expected at least one, such as {usual}")
-            object.__setattr__(self, name, tuple(values))
-        if unknown := [term for term in self.terms if term not in TERM_GROUPS]:
-            raise ValueError(f"terms={self.terms}: {unknown[0]!r} is none of {', '.join(TERM_GROUPS)}")
-        edges = (self.warmup, *self.steps, 1.0)
-        if self.schedule == "steps" and (not self.steps or any(a >= b for a, b in pairwise(edges))):
+    def _check_milestones(self) -> None:
+        """Refuse what is no tuple of increasing shares; lists, as JSON has them, and one number become tuples."""
+        shares = self.milestones
+        shares = (shares,) if isinstance(shares, float) else shares
+        edges = (self.warmup, *shares, 1.0) if isinstance(shares, (list, tuple)) else ()
+        if not edges or any(type(one) is not float for one in shares) or any(a >= b for a, b in pairwise(edges)):
             raise ValueError(
-                f"steps={self.steps} with warmup={self.warmup}: expected shares of the run, increasing, after the "
-                "warm-up and below 1, such as (0.5, 0.75)"
+                f"milestones={self.milestones!r} with warmup={self.warmup}: expected shares of the run, increasing, "
+                "after the warm-up and below 1, such as (0.5, 0.75)"
             )
+        object.__setattr__(self, "milestones", tuple(shares))
 
     def _refuse_unread(self) -> None:
-        ignored = {name for names in READS.values() for name in names} - set(READS[self.model])
-        if self.model == "baseline" and self.metric_loss not in MININGS:
-            ignored |= {"metric", "margin"}
-        if not self.cross_entropy:
-            ignored |= {"label_smoothing"}
-        if self.attention == "none":
-            ignored |= {"start"}
-        if self.pooling != "contrastive":
-            ignored |= {"contrast"}
-        ignored |= set() if MODELS[self.model].backbone_prefixes else {"backbone_rate"}
-        ignored |= set() if self.optimizer == "sgd" else {"momentum"}
-        ignored |= set() if self.schedule == "steps" else {"steps", "decay"}
-        ignored |= set() if self.warmup else {"warmup_start"}
-        ignored |= set() if self.augmentation == "light" else {"jitter"}
-        ignored |= set() if self.evaluate_every else {"held_out"}
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
-        unread = [name for name in defaults if name in ignored and getattr(self, name) != defaults[name]]
-        if unread:
-            raise ValueError(
-                f"model={self.model!r} with metric_loss={self.metric_loss!r} and cross_entropy={self.cross_entropy} "
-                f"and the other settings does not read {', '.join(unread)}; leave out what would change nothing"
-            )
+        reasons = {
+            "backbone_lr_mult": not MODELS[self.model].backbone_prefixes and f"model={self.model!r}",
+            "momentum": self.optimizer != "sgd" and f"optimizer={self.optimizer!r}",
+            "gamma": not self.milestones and "milestones=()",
+            "warmup_start": not self.warmup and "warmup=0",
+            "jitter": self.augmentation != "light" and f"augmentation={self.augmentation!r}",
+            "held_out": not self.evaluate_every and "evaluate_every=0",
+        }
+        for name, reason in reasons.items():
+            if reason and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"{name}={getattr(self, name)!r} is not read with {reason}; leave it out")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TrainConfig:
         """Return the settings called `name`, with some of them changed.
+
+        Args:
+            name: of `reidlab.training.PRESETS`.
+            changes: settings; what is none of `TrainConfig`'s is an argument of the model's constructor.
 
         Raises:
             ValueError: no such preset, or no such setting; the message lists what there is.
         """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
-        known = [f.name for f in dataclasses.fields(cls)]
-        unknown = sorted(set(changes) - set(known))
-        if unknown:
-            raise ValueError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(known)}")
-        return cls(**{**PRESETS[name], **changes})
+        return cls().replace(**PRESETS[name] | changes)
+
+    def replace(self, **changes: Any) -> TrainConfig:
+        """Return these settings with some of them changed.
+
+        Args:
+            changes: settings; what is none of `TrainConfig`'s is an argument of the model's constructor. With another
+                `model` the arguments of the former one are left behind.
+
+        Raises:
+            ValueError: as `TrainConfig`.
+        """
+        refuse_renamed(changes, RENAMED)
+        own = {f.name for f in dataclasses.fields(self)}
+        kept = self.model_args if changes.get("model", self.model) == self.model else {}
+        arguments = kept | changes.pop("model_args", {}) | {key: changes.pop(key) for key in changes.keys() - own}
+        return dataclasses.replace(self, **changes, model_args=arguments)
 
     def __str__(self) -> str:
-        width = max(len(f.name) for f in dataclasses.fields(self))
-        return "\n".join(f"{f.name:<{width}}  {getattr(self, f.name)}" for f in dataclasses.fields(self))
+        settings = flat_settings(dataclasses.asdict(self))
+        names = {name: f"  {name}" if name in self.model_args else name for name in settings}
+        width = max(map(len, names.values()))
+        return "\n".join(f"{names[name]:<{width}}  {value}" for name, value in settings.items())
 
 
-def check_chunk(chunk: int, images: int) -> None:
-    """Refuse a chunk that changes nothing, or that leaves an image by itself.
+def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the arguments of the model behind its name, and tuples in place of the lists that JSON has.
 
     Args:
-        chunk: images at a time, 0 for all.
+        settings: a `TrainConfig` as a dictionary, or the part "config" of config.json.
+
+    Example:
+        >>> flat_settings({"model": "mgn", "model_args": {"margin": 1.2}, "milestones": [0.5]})
+        {'model': 'mgn', 'margin': 1.2, 'milestones': (0.5,)}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= value if name == "model_args" else {name: value}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+
+
+def complete_arguments(model: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model's constructor, defaults included, without the number of classes.
+
+    The constructor itself checks them, on a network without memory.
+
+    Args:
+        model: name of the model.
+        given: some of the arguments; lists, as JSON has them, become tuples.
+
+    Raises:
+        ValueError: an argument that the model does not have, or that its constructor refuses.
+
+    Example:
+        >>> complete_arguments("mgn", {"backbone": "small"})["margin"]
+        1.2
+    """
+    if not isinstance(given, dict):
+        raise ValueError(f"model_args={given!r}: expected arguments by name, such as {{'backbone': 'small'}}")
+    parameters = dict(inspect.signature(MODELS[model]).parameters)
+    parameters.pop("num_classes", None)
+    refuse_renamed(given.keys() - parameters.keys(), RENAMED)
+    kinds = [parameter.kind for parameter in parameters.values()]
+    if (unknown := sorted(given.keys() - parameters.keys())) and inspect.Parameter.VAR_KEYWORD not in kinds:
+        settings = ", ".join(f.name for f in dataclasses.fields(TrainConfig))
+        raise ValueError(
+            f"unknown setting {', '.join(unknown)}; the settings are {settings}; the arguments of {model} are "
+            f"{', '.join(parameters) or 'none'}"
+        )
+    arguments = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    arguments |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    key = (MODELS[model], repr({**arguments, "weights": None}))
+    if key not in _CHECKED:
+        with torch.device("meta"):
+            new_model(model, {**arguments, **({"weights": None} if "weights" in arguments else {})}, 2)
+        _CHECKED.add(key)
+    return arguments
+
+
+_CHECKED: set[tuple[type[ReIDModel], str]] = set()
+
+
+def without_weights(config: TrainConfig) -> TrainConfig:
+    """Return the settings for a network that reads no file of weights.
+
+    Example:
+        >>> without_weights(TrainConfig(model_args={"backbone": "resnet50", "weights": "a.pth"})).model_args["weights"]
+    """
+    return config.replace(weights=None) if "weights" in config.model_args else config
+
+
+def new_model(model: str, arguments: dict[str, Any], num_classes: int) -> ReIDModel:
+    """Return a new network, from torch's global generator.
+
+    Args:
+        model: its name.
+        arguments: of its constructor.
+        num_classes: identities to distinguish, for models that have a classifier.
+
+    Raises:
+        ValueError: what the constructor refuses.
+    """
+    kind = MODELS[model]
+    classes = {"num_classes": num_classes} if "num_classes" in inspect.signature(kind).parameters else {}
+    try:
+        return kind(**classes, **arguments)
+    except TypeError as error:
+        raise ValueError(f"model={model!r}: {error}") from None
+
+
+def check_microbatch(size: int, images: int) -> None:
+    """Refuse a size of microbatches that changes nothing, or that leaves an image by itself.
+
+    Args:
+        size: images at a time, 0 for all.
         images: that a process has of each batch.
 
     Raises:
         ValueError: the message says what to choose.
 
     Example:
-        >>> check_chunk(32, 64)
+        >>> check_microbatch(32, 64)
     """
-    if chunk and chunk >= images:
-        raise ValueError(f"chunk={chunk}: a process has {images} images of a batch at a time anyway; leave it out")
-    if chunk == 1 or (chunk and images % chunk == 1):
-        raise ValueError(
-            f"chunk={chunk} leaves one image of {images} by itself, where batch norm needs two; choose another number"
-        )
+    got = f"microbatch_size={size}"
+    if size and size >= images:
+        raise ValueError(f"{got}: a process has {images} images of a batch at a time anyway; leave it out")
+    if size == 1 or (size and images % size == 1):
+        raise ValueError(f"{got} leaves one image of {images} by itself, where batch norm needs two; choose another")
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-    """Read NAME=VALUE texts from a command line into values of the settings' types.
+    """Read NAME=VALUE texts from a command line: numbers, true, false, none, words, and several with commas.
 
     Raises:
-        ValueError: no "=", or a value that is no number where one is needed.
+        ValueError: no "=".
 
     Example:
-        >>> parse_settings(["iterations=20", "margin=none", "backbone=resnet50"])
-        {'iterations': 20, 'margin': None, 'backbone': 'resnet50'}
+        >>> parse_settings(["iterations=20", "margin=none", "backbone=resnet50", "num_stripes=6,4", "milestones=0.5,"])
+        {'iterations': 20, 'margin': None, 'backbone': 'resnet50', 'num_stripes': (6, 4), 'milestones': (0.5,)}
     """
-    defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
     values: dict[str, Any] = {}
     for text in texts:
         name, sign, value = text.partition("=")
         if not sign:
             raise ValueError(f"{text!r}: expected NAME=VALUE")
-        default = defaults.get(name)
-        if value.lower() == "none" and name != "metric_loss":
-            values[name] = None
-        elif isinstance(default, bool):
-            if value.lower() not in ("true", "false"):
-                raise ValueError(f"{name}={value}: expected true or false")
-            values[name] = value.lower() == "true"
-        elif name in SEVERAL:
-            kind = SEVERAL[name]
-            try:
-                values[name] = () if value in ("", "()") else tuple(kind(one) for one in value.split(","))
-            except ValueError:
-                usual = ",".join(map(str, default or (0.5, 0.75)))
-                raise ValueError(f"{name}={value}: expected commas between {kind.__name__}s, such as {usual}") from None
-        elif isinstance(default, (int, float)):
-            try:
-                values[name] = type(default)(value)
-            except ValueError:
-                raise ValueError(f"{name}={value}: expected a {type(default).__name__}, such as {default}") from None
-        else:
-            values[name] = value
+        several = "," in value or value in ("", "()")
+        values[name] = tuple(_value(one) for one in value.split(",") if one.strip("() ")) if several else _value(value)
     return values
+
+
+def _value(text: str) -> Any:
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -26,7 +26,7 @@ from reidlab.data.records import Splits
 from reidlab.errors import DataError
 from reidlab.progress import duration_text, progress, size_text
 from reidlab.ranks import Ranks
-from reidlab.training.config import TrainConfig
+from reidlab.training.config import TrainConfig, without_weights
 from reidlab.training.loop import Training
 from reidlab.training.optimizing import warmup_iterations
 from reidlab.training.precision import settle_precision
@@ -104,7 +104,7 @@ def dry_run(
     with _undisturbed(device):
         # images are in memory here, which workers cannot share on every system, while they can share a cache
         readers = workers if cache is None else 0
-        training = Training(dataclasses.replace(config, weights=None), data, device, readers, ranks=ranks)
+        training = Training(without_weights(config), data, device, readers, ranks=ranks)
         before = memory_mb(device)
         times, reading, terms = _take_steps(training, STEPS)
         step = statistics.median(times[1:])  # the first includes what is prepared once
@@ -112,7 +112,7 @@ def dry_run(
         peak = memory_mb(device)
         state = _bytes(training.model.state_dict().values())
         moments = _bytes(value for own in training.optimizer.state.values() for value in own.values())
-        last = moments + state * (2 if config.average else 1)
+        last = moments + state * (2 if config.ema_decay else 1)
         best = state if config.evaluate_every and config.held_out else 0
         store = training.inputs.dataset.store.nbytes if training.inputs.dataset.store else 0
         table = _settings_table(training)
@@ -154,7 +154,7 @@ def forecast(config: TrainConfig, data: Splits, device: str = "cpu", workers: in
     Taught in: notebooks/00_start_here.ipynb
     """
     people = max(2, min(config.identities_per_batch, 16 // config.images_per_identity))
-    small = dataclasses.replace(config, identities_per_batch=people, chunk=0, weights=None)
+    small = without_weights(dataclasses.replace(config, identities_per_batch=people, microbatch_size=0))
     with _undisturbed(device):
         training = Training(small, data, device, workers)
         times, reading, _ = _take_steps(training, 5)
@@ -218,9 +218,9 @@ def _take_steps(training: Training, steps: int) -> tuple[list[float], float, dic
         if not isinstance(error, MemoryError) and not _SHORTAGE.search(str(error)):
             raise
         rows = _rows(training)
-        images = min(training.config.chunk or rows, rows)
+        images = min(training.config.microbatch_size or rows, rows)
         smaller = [size for size in range(4, images // 2 + 1) if rows % size == 0]
-        remedy = f"set chunk={smaller[-1]}, or" if smaller else "a smaller chunk would not help:"
+        remedy = f"set microbatch_size={smaller[-1]}, or" if smaller else "a smaller one would not help:"
         reason = str(error).split("\n")[0].split(". ")[0]
         raise OSError(
             errno.ENOMEM,
@@ -279,18 +279,18 @@ def _settings_table(training: Training) -> dict[str, str]:
     batch = f"{config.identities_per_batch} identities × {shots} images = {rows * size}"
     if size > 1:
         batch += f", {rows} in each of {size} processes"
-    if 0 < config.chunk < rows:
-        batch += f", {config.chunk} at a time through the network"
+    if 0 < config.microbatch_size < rows:
+        batch += f", {config.microbatch_size} at a time through the network"
 
     rate, warmup = f"{config.learning_rate:g}", warmup_iterations(config)
-    if config.backbone_rate != 1:
-        rate += f" for new layers, {config.learning_rate * config.backbone_rate:g} for the backbone"
+    if config.backbone_lr_mult != 1:
+        rate += f" for new layers, {config.learning_rate * config.backbone_lr_mult:g} for the backbone"
     rate += f"; warm-up of {warmup:,} iteration{'s' * (warmup > 1)}, then " if warmup else "; no warm-up, "
-    if config.schedule == "cosine":
-        rate += "half a cosine down to 0"
+    if config.milestones:
+        drops = ", ".join(f"{round(share * config.iterations):,}" for share in config.milestones)
+        rate += f"× {config.gamma:g} after iterations {drops}"
     else:
-        drops = ", ".join(f"{round(share * config.iterations):,}" for share in config.steps)
-        rate += f"× {config.decay:g} after iterations {drops}"
+        rate += "half a cosine down to 0"
 
     evaluations = "none during the run"
     if training.validation:

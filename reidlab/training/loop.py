@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import os
 import time
@@ -28,9 +27,9 @@ from reidlab.ranks import Ranks
 from reidlab.signals import StopRequest, finish_first
 from reidlab.training.batches import RANK_STRIDE, Augment, Inputs
 from reidlab.training.checkpoint import as_saved, checkpoint_of
-from reidlab.training.config import TrainConfig
+from reidlab.training.config import TrainConfig, new_model, without_weights
 from reidlab.training.monitors import CollapseMonitor, ValidationMonitor, hold_out
-from reidlab.training.optimizing import new_model, new_optimizer, new_schedule, placed, unwrapped
+from reidlab.training.optimizing import new_optimizer, new_schedule, placed, unwrapped
 from reidlab.training.own_parts import check_own_parts, check_rebuild, describe
 from reidlab.training.precision import settle_precision
 from reidlab.training.randomness import random_state, restore_random, seed_everything
@@ -167,9 +166,10 @@ class Training:
         check_own_parts(config, model, loss, len(labels))
         given = model is not None
         if model is None:  # last.pt fills the network of a run that goes on: nothing is fetched for it
-            model = new_model(dataclasses.replace(config, weights=None) if goes_on else config, len(labels))
+            filled = without_weights(config) if goes_on else config
+            model = new_model(filled.model, filled.model_args, len(labels))
         self.model = placed(model, config, device, ranks)
-        self.average = _Average(self.model, config.average) if config.average else None
+        self.average = _Average(self.model, config.ema_decay) if config.ema_decay else None
         if augment is None and config.augmentation == "light" and ranks.rank:
             torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
         size = (self.model.height, self.model.width)
@@ -180,7 +180,7 @@ class Training:
         self.schedule = new_schedule(self.optimizer, config)
         self.step = Step(self.model, self.optimizer, config, ranks, loss)
         self.generator = torch.Generator().manual_seed(config.seed)  # for triplets sampled at random
-        self.collapse = None if loss else CollapseMonitor(config)
+        self.collapse = None if loss else CollapseMonitor(self.model)
         self.validation = ValidationMonitor(config, validation, device, workers, ranks) if validation else None
         self.history: list[dict[str, float]] = []
         self.evaluations: list[dict[str, Any]] = []

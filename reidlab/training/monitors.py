@@ -16,7 +16,7 @@ from reidlab.errors import CollapseError, DataError
 from reidlab.evaluation.chance import ChanceLevelWarning
 from reidlab.features import evaluate_model
 from reidlab.losses import MININGS, triplet_statistics
-from reidlab.models import ReIDModel
+from reidlab.models import Baseline, ReIDModel
 from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 
@@ -109,21 +109,24 @@ class CollapseMonitor:
     """Measures the batch of each row of the history, and stops a run whose features have become one point.
 
     Args:
-        config: the settings; networks with triplet losses are monitored. Those of parts have one for each of their
-            features: the mean of these counts, and the distances of all features side by side.
+        model: one that was made with a triplet loss (`margin`, `metric`) is monitored. Those of parts have one for
+            each of their features: the mean of these counts, and the distances of all features side by side.
 
     Taught in: notebooks/03_triplet_losses.ipynb
     """
 
-    def __init__(self, config: TrainConfig):
-        self.config, self.rows = config, 0
+    def __init__(self, model: ReIDModel):
+        made = model.arguments
+        self.model, self.rows = model, 0
+        self.margin, self.metric = made.get("margin"), made.get("metric", "euclidean")
+        self.monitored = "margin" in made and made.get("metric_loss", "batch_hard") in MININGS
 
     def row(self, features: Tensor, labels: Tensor) -> dict[str, float]:
         """Return `mean_distance` of a batch, and with one triplet loss `active_anchors`, as in `TripletStatistics`."""
-        if self.config.model == "relative_distance" or self.config.metric_loss not in MININGS:
+        if not self.monitored:
             return {}
-        found = triplet_statistics(features, labels, self.config.margin, self.config.metric)
-        active = {"active_anchors": found.active_anchors} if self.config.model in ("baseline", "rga") else {}
+        found = triplet_statistics(features, labels, self.margin, self.metric)
+        active = {"active_anchors": found.active_anchors} if isinstance(self.model, Baseline) else {}
         return {**active, "mean_distance": found.mean_distance}
 
     def check(self, row: dict[str, float]) -> None:
@@ -143,12 +146,12 @@ class CollapseMonitor:
         if "mean_distance" not in row or not losses:
             return
         loss = sum(losses) / len(losses)
-        margin = self.config.margin
+        margin = self.margin
         stuck = math.log(2) if margin is None else margin
         close = row["mean_distance"] < COLLAPSED * (margin or 0.3)
         self.rows = self.rows + 1 if close and abs(loss - stuck) <= AT_THE_MARGIN * stuck else 0
         if self.rows >= 2:
-            gentler = ", or begin with metric_loss='batch_all'" if self.config.model == "baseline" else ""
+            gentler = ", or begin with metric_loss='batch_all'" if type(self.model) is Baseline else ""
             where = "ln 2 = 0.693" if margin is None else f"the margin, {margin}"
             raise CollapseError(
                 f"iteration {row['iteration']:.0f}: the features of all images have become one point (mean distance "

@@ -1,4 +1,4 @@
-"""From settings to the network, its optimizer and its schedule."""
+"""From settings to the optimizer and its schedule, and the network on its device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from reidlab.models import MODELS, ReIDModel, RelativeDistanceNet
+from reidlab.models import ReIDModel
 from reidlab.ranks import Ranks
-from reidlab.training.config import READS, TrainConfig
+from reidlab.training.config import TrainConfig
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
@@ -17,28 +17,28 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
     Args:
         model: the network.
-        config: `weight_decay` is for convolutions and linear layers, and with `decay_all` for norms and biases, too;
-            `backbone_rate` times `learning_rate` is for the backbone.
+        config: `weight_decay` is for convolutions and linear layers, and with `decay_norm_bias` for norms and biases,
+            too; `backbone_lr_mult` times `learning_rate` is for the backbone.
 
     Returns:
         Groups for an optimizer of torch, none of them empty.
 
     Example:
         >>> from reidlab.models import Baseline
-        >>> groups = parameter_groups(Baseline(5), TrainConfig(backbone_rate=0.1))
+        >>> groups = parameter_groups(Baseline(5), TrainConfig(backbone_lr_mult=0.1))
         >>> [(round(group["lr"], 6), group["weight_decay"], len(group["params"])) for group in groups]
         [(0.0002, 0.05, 10), (0.0002, 0.0, 26), (0.002, 0.05, 1), (0.002, 0.0, 1)]
     """
     of_backbone = getattr(model, "backbone_prefixes", ())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    rates = dict.fromkeys((config.backbone_rate, 1.0))
+    rates = dict.fromkeys((config.backbone_lr_mult, 1.0))
     for rate in rates:  # the order of groups does not depend on the order of the model's parts
         for decay in (config.weight_decay, 0.0):
             groups.setdefault((rate, decay), [])
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            free = not config.decay_all and (parameter.ndim <= 1 or name.endswith("bias"))
-            rate = config.backbone_rate if name.startswith(of_backbone) and of_backbone else 1.0
+            free = not config.decay_norm_bias and (parameter.ndim <= 1 or name.endswith("bias"))
+            rate = config.backbone_lr_mult if name.startswith(of_backbone) and of_backbone else 1.0
             groups[rate, 0.0 if free else config.weight_decay].append(parameter)
     return [
         {"params": parameters, "lr": rate * config.learning_rate, "weight_decay": decay}
@@ -67,14 +67,14 @@ def warmup_iterations(config: TrainConfig) -> int:
 
 
 def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the schedule of the rate: a linear warm-up, then half a cosine or steps.
+    """Return the schedule of the rate: a linear warm-up, then milestones or half a cosine.
 
     The warm-up of `n` iterations gives iteration i (from 1) the share s + (1 - s)·i/(n + 1) of the peak, where s is
     `warmup_start`, so that iteration n + 1 is the first at the peak.
 
     Example:
         >>> weights = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        >>> config = TrainConfig(iterations=8, warmup=0.25, schedule="steps", steps=(0.5, 0.75), learning_rate=1.0)
+        >>> config = TrainConfig(iterations=8, warmup=0.25, milestones=(0.5, 0.75), learning_rate=1.0)
         >>> rate, rates = new_schedule(weights, config), []
         >>> for _ in range(8):
         ...     rates.append(round(rate.get_last_lr()[0], 2))
@@ -87,27 +87,16 @@ def new_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch
     """
     total, warm = config.iterations, warmup_iterations(config)
     schedulers = torch.optim.lr_scheduler
-    if config.schedule == "cosine":
-        fall: schedulers.LRScheduler = schedulers.CosineAnnealingLR(optimizer, T_max=max(1, total - warm))
+    if config.milestones:
+        places = [round(share * total) - warm for share in config.milestones]
+        fall: schedulers.LRScheduler = schedulers.MultiStepLR(optimizer, milestones=places, gamma=config.gamma)
     else:
-        places = [round(share * total) - warm for share in config.steps]
-        fall = schedulers.MultiStepLR(optimizer, milestones=places, gamma=config.decay)
+        fall = schedulers.CosineAnnealingLR(optimizer, T_max=max(1, total - warm))
     if not warm:
         return fall
     first = config.warmup_start + (1 - config.warmup_start) / (warm + 1)
     rise = schedulers.LinearLR(optimizer, start_factor=first, total_iters=warm)
     return schedulers.SequentialLR(optimizer, [rise, fall], milestones=[warm])
-
-
-def new_model(config: TrainConfig, num_classes: int) -> ReIDModel:
-    """Return a new network of the kind that the settings name, from torch's global generator."""
-    settings = {name: getattr(config, name) for name in READS[config.model]}
-    if config.model == "relative_distance":
-        return RelativeDistanceNet()
-    if "attention" in settings:
-        kind = settings.pop("attention")
-        settings |= {half: kind in (half, "both") for half in ("spatial", "channel")}
-    return MODELS[config.model](num_classes, **settings)
 
 
 def unwrapped(model: ReIDModel | None) -> ReIDModel | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from reidlab.models import ReIDModel
-from reidlab.training.config import READS, TrainConfig
+from reidlab.training.config import TrainConfig, complete_arguments
 
 OF_LOSS = ("cross_entropy", "metric_loss", "metric", "margin", "label_smoothing")
 """Settings that only the models' own losses read."""
@@ -31,13 +31,14 @@ def check_own_parts(
 
     Raises:
         ValueError: not a `ReIDModel`; made for another number of identities; settings that the model or the loss
-            contradicts or does not read; a loss with weights of its own; dropout together with `chunk`.
+            contradicts or does not read; a loss with weights of its own; dropout together with microbatches.
     """
     if loss is not None and not callable(loss):
         raise ValueError(f"loss: got {type(loss).__name__}, expected a function of outputs and pids")
     if isinstance(loss, nn.Module) and any(weight.requires_grad for weight in loss.parameters()):
         raise ValueError("loss: got a module with weights that no optimizer would change; make it a part of the model")
-    ignored = list(OF_LOSS) if loss else []
+    usual = complete_arguments(config.model, {})
+    given = {name: value for name, value in config.model_args.items() if value != usual.get(name)}
     if model is not None:
         if not isinstance(model, ReIDModel):
             raise ValueError(
@@ -50,24 +51,25 @@ def check_own_parts(
                 f"the model distinguishes {made['num_classes']} identities, the data has {classes} to train on: make a "
                 "new network, and copy the weights of its backbone"
             )
-        of_networks = {"model", "backbone", "weights"} | {name for names in READS.values() for name in names}
-        ignored += sorted(of_networks - made.keys() - ({"model"} if model.name == config.model else set()))
-        for name in sorted(of_networks & made.keys() - {"weights"} - set(ignored)):
-            if made[name] != getattr(config, name) and getattr(config, name) != getattr(TrainConfig, name):
+        if config.model not in (TrainConfig.model, model.name):
+            raise ValueError(f"model={config.model!r} is not read beside a model of your own; leave it out")
+        for name, value in given.items():
+            if name not in made:
+                raise ValueError(f"{name}={value!r} is not read beside a model of your own; leave it out")
+            if made[name] != value:
                 raise ValueError(
-                    f"{name}={getattr(config, name)!r}, but the model given was made with {name}={made[name]!r}; make "
-                    "another model, or leave the setting out"
+                    f"{name}={value!r}, but the model given was made with {name}={made[name]!r}; make another model, "
+                    "or leave the setting out"
                 )
         dropout = any(isinstance(part, _DropoutNd) and part.p for part in model.modules())
-        if config.chunk and dropout:
+        if config.microbatch_size and dropout:
             raise ValueError(
-                f"chunk={config.chunk} with dropout in the model: the two passes of a part would drop different "
-                "values; set chunk=0"
+                f"microbatch_size={config.microbatch_size} with dropout in the model: the two passes of a part would "
+                "drop different values; set microbatch_size=0"
             )
-    for name in ignored:
-        if getattr(config, name) != getattr(TrainConfig, name):
-            by = "a loss" if name in OF_LOSS and loss else "a model"
-            raise ValueError(f"{name}={getattr(config, name)!r} is not read beside {by} of your own; leave it out")
+    for name in OF_LOSS if loss else ():
+        if name in given:
+            raise ValueError(f"{name}={given[name]!r} is not read beside a loss of your own; leave it out")
 
 
 def describe(own: Any) -> str | None:

@@ -27,7 +27,7 @@ from reidlab.progress import duration_text, size_text
 from reidlab.ranks import Ranks
 from reidlab.results import score_record
 from reidlab.training.checkpoint import load_checkpoint
-from reidlab.training.config import READS, TrainConfig
+from reidlab.training.config import TrainConfig, flat_settings
 from reidlab.training.presets import SOURCES
 from reidlab.training.run_folder import RunFiles, read_run
 
@@ -294,22 +294,18 @@ def extremes(average_precision: np.ndarray, pids: np.ndarray) -> tuple[list[int]
 
 def _setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """List the settings of config.json: name, value as `--set` takes it, and where the value is from."""
-    settings, name = config["config"], config.get("preset")
-    defaults = {f.name: f.default for f in dataclasses.fields(TrainConfig)}
+    settings, name = flat_settings(config["config"]), config.get("preset")
     try:
-        preset = dataclasses.asdict(TrainConfig.preset(name)) if name else {}
+        defaults = flat_settings(dataclasses.asdict(TrainConfig(settings["model"])))
+        preset = flat_settings(dataclasses.asdict(TrainConfig.preset(name))) if name else {}
     except ValueError:  # of another version
-        preset = {}
-    sources, model = SOURCES.get(name, {}), str(settings.get("model"))
-    of_networks = {one for names in READS.values() for one in names}
-    unread = of_networks - set(READS.get(model, settings))
-    if config.get("own_model"):
-        model, unread = config["own_model"], {"model", *of_networks}
+        defaults, preset = {}, {}
+    sources, own = SOURCES.get(name, {}), config.get("own_model")
+    unread = {"model", *config["config"].get("model_args", {})} if own else set()
     rows = []
     for key, value in settings.items():
-        value = tuple(value) if isinstance(value, list) else value  # as JSON has tuples
         if key in unread:
-            source = f"not read by model {model}"
+            source = f"not read by model {own}"
         elif key in preset and preset[key] != value:
             source = f"changed; the preset {name} has {_as_set(preset[key])}"
         elif key in sources:

@@ -18,7 +18,7 @@ from reidlab.errors import DataError
 from reidlab.files import alone, atomic_path, check_writable, parse_json, read_json, sweep, write_json
 from reidlab.results import circumstances, plain
 from reidlab.training.checkpoint import read_checkpoint, write_checkpoint
-from reidlab.training.config import TrainConfig
+from reidlab.training.config import TrainConfig, flat_settings
 
 logger = logging.getLogger(__name__)
 CHANGEABLE = ("log_every", "save_every")
@@ -211,10 +211,8 @@ class RunFolder:
             before, data = there["config"], there["data"]
         except DataError as error:
             raise DataError(f"{error}, or begin the run again in another folder") from None
-        changed = [
-            f"{name}={own['config'].get(name)!r} (it began with {before.get(name)!r})"
-            for name in _different(before, own["config"])
-        ]
+        before, now = flat_settings(before), flat_settings(own["config"])
+        changed = [f"{name}={now.get(name)!r} (it began with {before.get(name)!r})" for name in _different(before, now)]
         if changed:
             raise ValueError(f"{self.path}: got other settings, {'; '.join(changed)}; begin a new run with them")
         for name in ("augment", "loss", "own_model"):
@@ -314,7 +312,7 @@ class RunFolder:
         if "progress" not in content:
             raise DataError(f"{self.last}: holds a model, and no run to resume; begin a new run")
         config, data = (plain(name, content.get(name, {})) for name in ("config", "data"))
-        strange = _different(config, self._own["config"])
+        strange = _different(flat_settings(config), flat_settings(self._own["config"]))
         strange += [name for name in ("dataset", "box", "protocol") if data.get(name) != self._own["data"][name]]
         if strange:
             raise DataError(f"{self.last}: is of another run ({', '.join(strange)} differ); bring back this run's own")

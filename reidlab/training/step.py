@@ -35,7 +35,7 @@ class Step:
     Args:
         model: in training mode.
         optimizer: of its weights.
-        config: `precision`, which is not "auto" any more, `chunk`, `clip`, `compile` are read.
+        config: `precision`, which is not "auto" any more, `microbatch_size`, `max_grad_norm`, `compile` are read.
         ranks: the processes that share the batch.
         loss: in place of the model's own, see `train`.
 
@@ -76,11 +76,11 @@ class Step:
             FloatingPointError: NaN or infinity in features or loss; the weights are as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        whole = self.ranks.size == 1 and not 0 < self.config.chunk < len(images)
+        whole = self.ranks.size == 1 and not 0 < self.config.microbatch_size < len(images)
         terms, features, labels = (self._whole if whole else self._in_parts)(images, labels, iteration, generator)
-        if self.config.clip:
+        if self.config.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return {name: value.detach() for name, value in terms.items()}, features, labels
@@ -108,7 +108,7 @@ class Step:
         return self._terms(outputs, labels, iteration, generator), outputs["features"].detach(), labels
 
     def _in_parts(self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator):
-        parts = images.split(self.config.chunk or len(images))
+        parts = images.split(self.config.microbatch_size or len(images))
         before = [buffer.clone() for buffer in self.model.buffers()]
         graphs = []
         for part in parts:  # the graph of a part is kept only if it is the only one

@@ -21,21 +21,22 @@ from reidlab.models.baseline import Baseline
 from reidlab.models.weights import WEIGHTS, save_weights
 from reidlab.results import score_record
 from reidlab.training import TrainConfig, train
+from reidlab.training.config import new_model
 from reidlab.walkers.street_augmentation import StreetAugmentation
 from reidlab.walkers.street_crops import StreetCrops
 from reidlab.walkers.streets import Streets
 
 PEOPLE, SEED = 6000, 0
 SETTINGS: dict[str, Any] = {
-    "stripes": 4,
+    "num_stripes": 4,
     "flip": True,
-    "spread": True,
+    "distinct_cameras": True,
     "iterations": 6000,
     "warmup": 0.05,
     "weight_decay": 1e-2,
     "margin": None,
-    "average": 0.999,
-    "clip": 20.0,
+    "ema_decay": 0.999,
+    "max_grad_norm": 20.0,
     "log_every": 100,
 }
 """What the shipped weights are trained with, besides `StreetAugmentation` at its usual strengths."""
@@ -48,7 +49,7 @@ def street_config(**changes: Any) -> TrainConfig:
         ValueError: no such setting.
 
     Example:
-        >>> street_config(iterations=800).stripes
+        >>> street_config(iterations=800).model_args["num_stripes"]
         4
     """
     return TrainConfig.preset("laptop", **SETTINGS | changes)
@@ -84,7 +85,7 @@ def make_weights(
         raise ValueError(
             f"people={people}: one site; expected two or more, to train on and to measure on: {2 * people}"
         )
-    model = Baseline(1, config.backbone, stripes=config.stripes)  # what does not fit says so before all is drawn
+    model = new_model(config.model, config.model_args, 1)  # what does not fit says so before all is drawn
     augment = StreetAugmentation(model.height, model.width)
     crops = StreetCrops(streets.write(data, jobs))
     drawn = time.perf_counter() - start
