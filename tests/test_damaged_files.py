@@ -17,10 +17,9 @@ from damaged import one_line
 from data_files import names_of, protocol_of, write_mat, write_protocol
 
 from reidlab.data.layout import find_layout
-from reidlab.data.mat5 import read_mat5
 from reidlab.data.matheader import describe_problem
 from reidlab.data.matsource import MatSource
-from reidlab.data.protocolfile import read_new_protocol
+from reidlab.data.protocolfile import read_mat5, read_new_protocol
 from reidlab.files import read_json
 from reidlab.training.run_folder import RunFolder, read_run
 from reidlab.walkers.street_crops import StreetCrops

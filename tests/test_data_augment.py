@@ -174,7 +174,7 @@ def test_how_the_batch_lies_in_memory_does_not_count(shift):
         ({"shift": "left"}, "shift='left': expected one of none, crop, zoom"),
         ({"flip": 1.5}, r"flip=1\.5: expected a number from 0 to 1"),
         ({"erasing": float("nan")}, "erasing=nan"),
-        ({"height": 0}, "got height=0, width=32; expected at least 1 pixel each"),
+        ({"height": 0}, "height=0: expected a whole number of at least 1"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):

@@ -273,11 +273,11 @@ def test_box_has_no_default(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"box": "both"}, "got box='both', expected"),
-        ({"box": "labeled", "protocol": "old"}, "got protocol='old', expected"),
+        ({"box": "both"}, "box='both': expected one of labeled, detected"),
+        ({"box": "labeled", "protocol": "old"}, "protocol='old': expected one of new, classic"),
         ({"box": "labeled", "split": 1}, "one split only"),
-        ({"box": "labeled", "protocol": "classic", "split": -1}, "got split=-1"),
-        ({"box": "labeled", "protocol": "classic", "split": 1.0}, r"got split=1\.0"),
+        ({"box": "labeled", "protocol": "classic", "split": -1}, "split=-1"),
+        ({"box": "labeled", "protocol": "classic", "split": 1.0}, r"split=1\.0"),
         ({"box": "labeled", "protocol": "classic", "split": 2}, "holds 2 test sets: 0 to 1"),
     ],
 )

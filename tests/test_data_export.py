@@ -129,7 +129,7 @@ def test_a_link_that_leads_out_is_not_followed(root: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"box": "both"}, "got box='both'"), ({"box": ()}, r"got box=\(\)"), ({"jobs": 0}, "got jobs=0")],
+    [({"box": "both"}, "box='both': expected"), ({"box": ()}, r"got box=\(\)"), ({"jobs": 0}, "jobs=0: expected")],
 )
 def test_arguments(root: Path, tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

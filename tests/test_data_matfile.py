@@ -12,14 +12,9 @@ from data_files import SIZES, cells, picture, protocol_of, write_mat, write_prot
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reidlab.data.matfile import (
-    PAIR_SIZES,
-    image_name,
-    parse_image_name,
-    read_new_protocol,
-    write_cuhk03_mat,
-    write_new_protocol,
-)
+from reidlab.data.matfile import write_cuhk03_mat
+from reidlab.data.names import PAIR_SIZES, image_name, parse_image_name
+from reidlab.data.protocolfile import read_new_protocol, write_new_protocol
 from reidlab.errors import DataError
 
 IMAGE = np.full((6, 4, 3), 9, np.uint8)

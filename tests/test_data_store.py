@@ -304,7 +304,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_not_kept(name, message):
 def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="records is empty"):
         PixelStore([], 32, 16)
-    with pytest.raises(ValueError, match="got height=32, width=0; expected at least 1 pixel each"):
+    with pytest.raises(ValueError, match="width=0: expected a whole number of at least 1"):
         PixelStore(records(), 32, 0)
     for wrong in ([7], [-1, 2]):
         with pytest.raises(ValueError, match="expected 0 to 6"):
