@@ -57,7 +57,7 @@ def check_between(low: float, high: float, /, **numbers: Any) -> None:
         ValueError: erasing=1.5: expected a number from 0 to 1
     """
     for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        if not isinstance(value, Real) or not low <= value <= high:
             raise ValueError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
 
 

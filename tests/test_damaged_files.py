@@ -93,15 +93,6 @@ def test_every_type_of_numbers_is_read_as_scipy_wrote_it(tmp_path: Path, dtype: 
     assert list(got) == ["values"] and got["values"].tolist() == values[0].astype(int).tolist()
 
 
-def test_real_protocol_files_are_read_as_scipy_reads_them(real_data: Path) -> None:
-    for box in ("labeled", "detected"):
-        path = real_data / "cuhk03_protocol" / f"cuhk03_new_protocol_config_{box}.mat"
-        got, expected = vars(read_new_protocol(path)), scipy.io.loadmat(path)
-        assert got["names"] == [cell.item() for cell in expected["filelist"].ravel()]
-        for key in ("labels", "train_idx", "query_idx", "gallery_idx"):
-            assert got[key].tolist() == expected[key].ravel().tolist()
-
-
 ONE = element("<", 9, struct.pack("<d", 1))
 HOSTILE = {
     "bomb": (packed(matrix("<", "labels", 6, (1 << 24, 1), element("<", 9, bytes(1 << 27)))), "more than 67,108,864"),

@@ -9,6 +9,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from data_files import make_root
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -51,8 +52,8 @@ def names(folder):
     return [path.name for path in folder.iterdir()]
 
 
-def test_images_are_those_of_the_dataset_with_a_cache(tiny_world):
-    train = CUHK03(tiny_world, box="labeled").train
+def test_images_are_those_of_the_dataset_with_a_cache():
+    train = records()
     dataset = ReIDDataset(train, torch.nn.Identity(), cache_size=(64, 32))
     store = PixelStore(train, 64, 32)
     wanted = [5, 0, 5, len(train) - 1]
@@ -89,8 +90,8 @@ class Batches(Dataset):
 
 
 @forked
-def test_workers_made_by_fork_fill_one_store(tiny_world):
-    train = CUHK03(tiny_world, box="labeled").train
+def test_workers_made_by_fork_fill_one_store(tmp_path):
+    train = CUHK03(make_root(tmp_path), box="labeled").train
     store = PixelStore(train, 32, 16)
     store.images([0])  # the .mat is open when the workers are made
     loader = DataLoader(Batches(store), batch_size=None, num_workers=2, multiprocessing_context="fork")
@@ -198,15 +199,6 @@ def test_processes_that_make_and_fill_one_file_at_once(tmp_path):
     total = expected(records(40)).sum(dtype=torch.int64).item()
     assert found == [(40, file.stat().st_ino, total)] * 3  # one file, and everybody sees all of it
     assert torch.equal(PixelStore(records(40), 32, 16, file).images(range(40)), expected(records(40)))
-    assert names(tmp_path) == ["pixels"]
-
-
-def test_a_file_that_somebody_else_made_meanwhile_is_left_alone(tmp_path, monkeypatch):
-    file = tmp_path / "pixels"
-    PixelStore(records(), 32, 16, file).images([2])
-    answers = iter([False, True])
-    monkeypatch.setattr(type(file), "exists", lambda self, **_: next(answers, True))
-    assert PixelStore(records(), 32, 16, file).filled == 1
     assert names(tmp_path) == ["pixels"]
 
 

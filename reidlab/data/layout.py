@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidlab.data.listing import folder_name
+from reidlab.data.listing import existing, folder_name
 from reidlab.data.names import BOXES
 from reidlab.data.protocolfile import PROTOCOL_SOURCE
 from reidlab.files import read_json
@@ -73,10 +73,7 @@ def find_layout(root: str | os.PathLike[str], box: str) -> Layout:
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "no such folder"
-        raise FileNotFoundError(f"{root}: {what}; give the folder that holds cuhk03_release/{MAT_NAME}")
+    root = existing(root)
     bases = [root / base for base in _BASES]
     # The box type of a CUHK03-NP folder is the name of the folder around its three parts.
     inner = [base / name for base in bases for name in _BOX_FOLDERS[box]]

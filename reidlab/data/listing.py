@@ -88,5 +88,6 @@ def existing(root: str | os.PathLike[str]) -> Path:
     """Return the path of a folder that is there; FileNotFoundError if it is not, or is a file."""
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: {'is a file, not a folder' if root.exists() else 'no such folder'}")
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"{root}: {what}; give the folder that holds the data")
     return root
