@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import shutil
 from pathlib import Path
 
 import h5py
@@ -138,11 +137,6 @@ def test_only_the_protocol_file_of_the_box_is_needed(tmp_path: Path) -> None:
     assert "missing cuhk-03.mat" not in str(error.value)
 
 
-def test_the_folder_above_will_do(root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root, tmp_path / "cuhk03")
-    assert CUHK03(tmp_path, box="labeled").query == CUHK03(root, box="labeled").query
-
-
 @BOTH
 def test_an_extracted_folder(root: Path, tmp_path: Path, box: str) -> None:
     export_png(root, tmp_path, box=box)
@@ -196,7 +190,7 @@ def test_a_cuhk03_np_folder_of_the_other_box_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_is_not_cuhk03_nps(tmp_path: Path, name: str) -> None:
     folder = _np_folder(tmp_path / "labeled", "labeled")
     (folder / "query" / name).write_text("")
-    with pytest.raises(DataError, match=r"1 names are not CUHK03-NP's: .*; expected .*0001_c1_1\.png") as error:
+    with pytest.raises(DataError, match=r"1 names do not parse: .*; expected .*0001_c1_1\.png") as error:
         CUHK03(tmp_path, box="labeled")
     assert name in str(error.value)
 
@@ -205,8 +199,9 @@ def test_a_moved_folder_loads_as_before(tmp_path: Path) -> None:
     make_root(tmp_path / "here")
     before = CUHK03(tmp_path / "here", box="labeled")
     pixels = before.query[0].load()
-    (tmp_path / "here").rename(tmp_path / "there")
-    after = CUHK03(tmp_path / "there", box="labeled")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").rename(tmp_path / "there" / "cuhk03")
+    after = CUHK03(tmp_path / "there", box="labeled")  # the folder above will do
     assert (after.train, after.query, after.gallery) == (before.train, before.query, before.gallery)
     np.testing.assert_array_equal(after.query[0].load(), pixels)
 
@@ -266,17 +261,9 @@ def test_missing_files_are_listed_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         CUHK03(tmp_path, box="labeled")
     text = str(error.value)
-    assert "\n" not in text
-    for part in (
-        f"{tmp_path}: missing cuhk-03.mat (looked in cuhk03_release/, ./, cuhk03/cuhk03_release/, cuhk03/",
-        "and cuhk03_new_protocol_config_labeled.mat (looked in ./,",
-        "on request",
-        "github.com/zhunzhong07/person-re-ranking",
-        "images_labeled/",
-        "CUHK03-NP",
-    ):
-        assert part in text
-    assert "config_detected" not in text
+    assert text.startswith(f"{tmp_path}: missing cuhk-03.mat (looked in cuhk03_release/, ./, cuhk03/cuhk03_release/,")
+    assert "and cuhk03_new_protocol_config_labeled.mat (looked in ./," in text and "github.com/zhunzhong07" in text
+    assert "\n" not in text and "config_detected" not in text
     with pytest.raises(FileNotFoundError, match="no such folder"):
         CUHK03(tmp_path / "nowhere", box="labeled")
 
@@ -289,10 +276,6 @@ def test_a_protocol_that_names_images_that_are_not_there(tmp_path: Path) -> None
     write_protocol(tmp_path, "labeled", names=[*names[:position], missing, *names[position + 1 :]])
     with pytest.raises(DataError, match=rf"names 1 of {len(names)} images that are not in .*: {missing}"):
         CUHK03(tmp_path, box="labeled")
-
-
-def test_a_protocol_for_more_people_than_there_are(tmp_path: Path) -> None:
-    make_root(tmp_path)
     write_cuhk03_mat(tmp_path / "cuhk03_release" / "cuhk-03.mat", [4, 1], [], [])
     # Everybody's cells are empty, and the last two people and the third pair do not exist at all.
     with pytest.raises(DataError, match=r"names (\d+) of \1 images that are not in .*\.\.\. \(\d+ in all\)"):

@@ -142,11 +142,16 @@ class _Inspection:
         text = text.removeprefix(f"{path}: ")
         self.findings.append(Finding(path.relative_to(self.root).as_posix(), status, text, remedy))
 
-    def add_counts(self, box: str, images: tuple[int, ...], people: tuple[int, ...]) -> None:
+    def compare(self, box: str, images: tuple[int, ...], people: tuple[int, ...]) -> str:
+        """Note the counts of a box type; return how they differ from the published ones where those are expected."""
         rows = zip(_PARTS, images, PUBLISHED_COUNTS[box], strict=True)
         self.counts += [(f"{box}: {part} images", str(got), str(known)) for part, got, known in rows]
         rows = zip(("train", "test"), people, PUBLISHED_IDENTITIES, strict=True)
         self.counts += [(f"{box}: {part} identities", str(got), str(known)) for part, got, known in rows]
+        if not self.strict or (images, people) == (PUBLISHED_COUNTS[box], PUBLISHED_IDENTITIES):
+            return ""
+        published = f"{_slashed(PUBLISHED_COUNTS[box])} and {_slashed(PUBLISHED_IDENTITIES)}"
+        return f"{_slashed(images)} images and {_slashed(people)} identities, published are {published}"
 
     def check_mat(self) -> None:
         path = self.layouts["labeled"].mat
@@ -226,15 +231,13 @@ class _Inspection:
         here = tuple(len(getattr(protocol, f"{part}_idx")) for part in _PARTS)
         test = np.concatenate([protocol.query_idx, protocol.gallery_idx])
         people = tuple(len(set(protocol.labels[idx - 1].tolist())) for idx in (protocol.train_idx, test))
-        self.add_counts(box, here, people)
+        difference = self.compare(box, here, people)
         absent = [n for n in protocol.names if n not in self.held[box]] if box in self.held else []
         if absent:
             text = f"names {len(absent)} of {len(protocol.names)} images that are not in {MAT_NAME}: {a_few(absent)}"
             self.add(path, "wrong", text, "the two files do not belong together, or one is incomplete")
-        elif self.strict and (here, people) != (PUBLISHED_COUNTS[box], PUBLISHED_IDENTITIES):
-            text = f"{_slashed(here)} images and {_slashed(people)} identities, published are "
-            text += f"{_slashed(PUBLISHED_COUNTS[box])} and {_slashed(PUBLISHED_IDENTITIES)}"
-            self.add(path, "wrong", text, f"get it from {PROTOCOL_SOURCE}")
+        elif difference:
+            self.add(path, "wrong", difference, f"get it from {PROTOCOL_SOURCE}")
         else:
             self.add(path, "ok", f"MATLAB 5, {len(protocol.names):,} images, {_slashed(here)} for train/query/gallery")
             if box in self.held:
@@ -267,13 +270,13 @@ class _Inspection:
             return
         here = tuple(len(getattr(data, part)) for part in _PARTS)
         people = (len({r.pid for r in data.train}), len({r.pid for r in (*data.query, *data.gallery)}))
-        self.add_counts(box, here, people)
+        difference = self.compare(box, here, people)
         fault, twins = read_images([r for part in _PARTS for r in getattr(data, part)], f"looking at {folder.name}")
         if fault:
             self.add(folder, "damaged", fault, "copy them again")
-        elif self.strict and (here, people) != (PUBLISHED_COUNTS[box], PUBLISHED_IDENTITIES):
-            text = f"CUHK03-NP with {_slashed(here)} images, published are {_slashed(PUBLISHED_COUNTS[box])}"
-            self.add(folder, "wrong", text, "copy it again, and completely; other data: --format market1501")
+        elif difference:
+            remedy = "copy it again, and completely; other data: --format market1501"
+            self.add(folder, "wrong", f"CUHK03-NP with {difference}", remedy)
         else:
             self.add(folder, "ok", f"CUHK03-NP, {_slashed(here)} images for train/query/gallery{twins}")
             self.loads.append(f'box="{box}"')

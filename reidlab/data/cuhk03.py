@@ -15,14 +15,14 @@ from reidlab.data.listing import list_images
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, name_of_cell, parse_image_name
 from reidlab.data.protocolfile import read_new_protocol
-from reidlab.data.records import FolderSource, ImageSource, Record, Splits, refuse_shared
+from reidlab.data.records import FolderSource, ImageSource, Record, Splits, read_part, refuse_shared
 from reidlab.errors import DataError, a_few
 
 PUBLISHED_COUNTS = {"labeled": (7368, 1400, 5328), "detected": (7365, 1400, 5332)}
 """Images to train on, queries, gallery images under the new protocol (Zhong et al., CVPR 2017)."""
 PUBLISHED_IDENTITIES = (767, 700)
 """Identities to train on and to test with under the new protocol."""
-_NP_NAME = re.compile(r"(\d{4})_c(\d)(?:s\d+)?_\d+(?:_\d+)?\.(?:png|jpg|jpeg)", re.ASCII | re.IGNORECASE)
+_NP_NAME = re.compile(r"(?!0000)(\d{4})_c([12])(?:s\d+)?_\d+(?:_\d+)?\.(?:png|jpg|jpeg)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -165,24 +165,13 @@ def _read_np(folder: Path, box: str) -> list[list[Record]]:
     said = box_of_folder(folder)
     if said not in (None, box):
         raise DataError(f"{folder}: got box={box!r}, but the folder's name says {said}; give the folder of {box} boxes")
+    expected = "CUHK03-NP's identity_camera_number such as 0001_c1_1.png with camera 1 or 2"
+    hint = f"{expected} (a folder with more cameras is read by Market1501(root))"
     source = FolderSource(folder)
-    parts = []
-    for part in NP_FOLDERS:
-        records, bad = [], []
-        for name in list_images(folder / part):
-            match = _NP_NAME.fullmatch(name)
-            if match and int(match[1]) >= 1 and match[2] in "12":
-                records.append(Record(f"{part}/{name}", int(match[1]), int(match[2]), source))
-            else:
-                bad.append(name)
-        if bad:
-            raise DataError(
-                f"{folder / part}: {len(bad)} names are not CUHK03-NP's: {a_few(bad)}; expected identity_camera_number "
-                "such as 0001_c1_1.png with camera 1 or 2; a folder with more cameras is read by Market1501(root)"
-            )
+    parts = [read_part(source, part, _NP_NAME, hint) for part in NP_FOLDERS]
+    for part, records in zip(NP_FOLDERS, parts, strict=True):
         if not records:
-            raise DataError(f"{folder / part}: holds no images; expected CUHK03-NP names such as 0001_c1_1.png")
-        parts.append(records)
+            raise DataError(f"{folder / part}: holds no images; expected {expected}")
     counts = tuple(len(records) for records in parts)
     other = BOXES[1 - BOXES.index(box)]
     if counts == PUBLISHED_COUNTS[other]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reidlab.data.listing import IMAGE_SUFFIX, existing, folder_name, is_image_name, list_folder, list_images
-from reidlab.data.records import FolderSource, Record, Splits, leads_out, refuse_shared, relative_name
+from reidlab.data.records import FolderSource, Record, Splits, leads_out, read_part, refuse_shared, relative_name
 from reidlab.errors import DataError, a_few
 
 JUNK = -1
@@ -98,16 +98,9 @@ class Market1501(_Folders):
         list_folder(base)  # else a bounding_box_train/ that is a link to nowhere would be no data to train on
         source, parts = FolderSource(base), []
         for part in MARKET_FOLDERS:
-            names = list_images(base / part) if (base / part).is_dir() else []
-            matches = [_MARKET_NAME.fullmatch(name) for name in names]
-            bad = [name for name, match in zip(names, matches, strict=True) if not match]
-            if bad:
-                raise DataError(
-                    f"{base / part}: {len(bad)} names do not parse: {a_few(bad)}; expected {_MARKET_PATTERN}; "
-                    "rename or remove them"
-                )
-            parts.append([Record(f"{part}/{match[0]}", int(match[1]), int(match[2]), source) for match in matches])
-            if (base / part).is_dir() and all(record.pid == JUNK for record in parts[-1]):
+            there = (base / part).is_dir()
+            parts.append(read_part(source, part, _MARKET_NAME, _MARKET_PATTERN) if there else [])
+            if there and all(record.pid == JUNK for record in parts[-1]):
                 raise DataError(f"{base / part}: holds no images of people; expected names like {_MARKET_PATTERN}")
         kept = _without_junk(parts)
         _check_people(base, MARKET_FOLDERS, kept)

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reidlab.checks import image_problem
+from reidlab.data.listing import list_images
 from reidlab.errors import DataError, a_few
 
 MAX_PIXELS = 89_478_485
@@ -219,6 +220,22 @@ class Splits:
             pids, camids = {r.pid for r in records}, {r.camid for r in records}
             lines.append(f"{part:<8}  {len(pids):>10}  {len(records):>6}  {len(camids):>7}")
         return "\n".join(lines)
+
+
+def read_part(source: FolderSource, part: str, pattern: re.Pattern[str], expected: str) -> list[Record]:
+    """Read the images of one folder, with identity and camera as the first two groups of a pattern of their names.
+
+    Raises:
+        DataError: names do not fit, or the folder holds folders or links to nowhere.
+    """
+    matches = {name: pattern.fullmatch(name) for name in list_images(source.root / part)}
+    bad = [name for name, match in matches.items() if not match]
+    if bad:
+        raise DataError(
+            f"{source.root / part}: {len(bad)} names do not parse: {a_few(bad)}; expected {expected}; rename or remove "
+            "them"
+        )
+    return [Record(f"{part}/{name}", int(match[1]), int(match[2]), source) for name, match in matches.items()]
 
 
 def refuse_shared(root: Path, train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]) -> None:
