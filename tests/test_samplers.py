@@ -48,8 +48,10 @@ def test_coverage_counts_the_short_identities():
 
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(ValueError, match="P=1, K=4"):
+    with pytest.raises(ValueError, match="num_identities=1: expected a whole number of at least 2"):
         PKBatchSampler([1, 2], 1, 4)
+    with pytest.raises(ValueError, match="images_per_identity=1"):
+        PKBatchSampler([1, 2], 2, 1)
     with pytest.raises(ValueError, match="has 2 identities; lower P"):
         PKBatchSampler([1, 2], 3, 2)
     with pytest.raises(ValueError, match="P=2, but the training set has 0 identities"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from reidlab.checks import whole_numbers
+from reidlab.checks import check_whole, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,7 @@ class PKBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         camids: Sequence[int] | None = None,
     ):
-        if num_identities < 2 or images_per_identity < 2:
-            raise ValueError(
-                f"got P={num_identities}, K={images_per_identity}; a triplet needs P ≥ 2 identities and K ≥ 2 images"
-            )
+        check_whole(2, num_identities=num_identities, images_per_identity=images_per_identity)
         pids = whole_numbers("pids", pids)
         if pids.ndim != 1:
             raise ValueError(f"pids: got shape {pids.shape}, expected one identity an image, (N,)")
