@@ -18,7 +18,6 @@ from reidlab.data.folders import MARKET_BASES, FolderDataset, Market1501
 from reidlab.data.layout import (
     MAT_NAME,
     MAT_SOURCE,
-    NP_FOLDERS,
     Layout,
     box_of_folder,
     find_layout,
@@ -27,16 +26,15 @@ from reidlab.data.layout import (
     protocol_name,
     protocol_places,
 )
-from reidlab.data.listing import existing, is_image_name, list_folder, list_images
+from reidlab.data.listing import PART_FOLDERS, existing, is_image_name, list_folder, list_images
 from reidlab.data.matheader import H5_ERRORS, describe_problem, first_line
 from reidlab.data.matsource import EMPTY, MatSource, describe_cell
 from reidlab.data.names import BOXES, PAIR_SIZES, name_of_cell
 from reidlab.data.protocolfile import PROTOCOL_SOURCE, NewProtocol, read_new_protocol
-from reidlab.data.records import FolderSource, Record
+from reidlab.data.records import PARTS, FolderSource, Record
 from reidlab.errors import DataError, a_few
 from reidlab.progress import progress
 
-_PARTS = ("train", "query", "gallery")
 _LOADERS = {"market1501": Market1501, "folder": FolderDataset}
 _AGAIN = "copy or download it again"
 
@@ -89,10 +87,10 @@ def _format_of(root: Path, layouts: Collection[Layout]) -> str:
     if any(layout.mat or layout.protocol or layout.extracted or layout.world for layout in layouts):
         return "cuhk03"
     for folder in filter(None, (layout.np_folder for layout in layouts)):
-        names = (name for part in NP_FOLDERS for name in list_folder(folder / part)[0])
+        names = (name for part in PART_FOLDERS for name in list_folder(folder / part)[0])
         if box_of_folder(folder) or all(re.match(r"\d{4}_c[12]_\d+\.", name) for name in names):
             return "cuhk03"
-    if any((root / base / part).is_dir() for base in MARKET_BASES for part in ("bounding_box_train", NP_FOLDERS[2])):
+    if any((root / base / part).is_dir() for base in MARKET_BASES for part in ("bounding_box_train", PART_FOLDERS[2])):
         return "market1501"
     if any(path for place in mat_places(root) for path in place.parent.glob("*.mat")):  # perhaps renamed
         return "cuhk03"
@@ -107,11 +105,11 @@ def _check_images(root: Path, loader: type[Market1501] | type[FolderDataset]) ->
     except (DataError, OSError) as error:
         finding = Finding(".", "wrong", str(error).removeprefix(f"{root}: "))
         return Report(root, loader.__name__, [finding], loader=loader.__name__)
-    records = [record for part in _PARTS for record in getattr(data, part)]
+    records = [record for part in PARTS for record in getattr(data, part)]
     fault, twins = read_images(records, f"looking at {data.name}")
     if fault:
         return Report(root, data.name, [Finding(".", "damaged", fault)], loader=loader.__name__)
-    counts = _slashed([len(getattr(data, part)) for part in _PARTS])
+    counts = _slashed([len(getattr(data, part)) for part in PARTS])
     people, cameras = ({getattr(record, name) for record in records} for name in ("pid", "camid"))
     text = f"{len(records):,} images of {len(people):,} identities from {len(cameras)} cameras, {counts} for "
     text += f"train/query/gallery, {data.junk} junk left out{twins}"
@@ -144,7 +142,7 @@ class _Inspection:
 
     def compare(self, box: str, images: tuple[int, ...], people: tuple[int, ...]) -> str:
         """Note the counts of a box type; return how they differ from the published ones where those are expected."""
-        rows = zip(_PARTS, images, PUBLISHED_COUNTS[box], strict=True)
+        rows = zip(PARTS, images, PUBLISHED_COUNTS[box], strict=True)
         self.counts += [(f"{box}: {part} images", str(got), str(known)) for part, got, known in rows]
         rows = zip(("train", "test"), people, PUBLISHED_IDENTITIES, strict=True)
         self.counts += [(f"{box}: {part} identities", str(got), str(known)) for part, got, known in rows]
@@ -228,7 +226,7 @@ class _Inspection:
         except (DataError, PermissionError) as error:
             self.add(path, "damaged", first_line(error) if isinstance(error, OSError) else str(error))
             return None
-        here = tuple(len(getattr(protocol, f"{part}_idx")) for part in _PARTS)
+        here = tuple(len(getattr(protocol, f"{part}_idx")) for part in PARTS)
         test = np.concatenate([protocol.query_idx, protocol.gallery_idx])
         people = tuple(len(set(protocol.labels[idx - 1].tolist())) for idx in (protocol.train_idx, test))
         difference = self.compare(box, here, people)
@@ -268,10 +266,10 @@ class _Inspection:
         except (DataError, FileNotFoundError) as error:
             self.add(folder, "damaged", str(error))
             return
-        here = tuple(len(getattr(data, part)) for part in _PARTS)
+        here = tuple(len(getattr(data, part)) for part in PARTS)
         people = (len({r.pid for r in data.train}), len({r.pid for r in (*data.query, *data.gallery)}))
         difference = self.compare(box, here, people)
-        fault, twins = read_images([r for part in _PARTS for r in getattr(data, part)], f"looking at {folder.name}")
+        fault, twins = read_images([r for part in PARTS for r in getattr(data, part)], f"looking at {folder.name}")
         if fault:
             self.add(folder, "damaged", fault, "copy them again")
         elif difference:

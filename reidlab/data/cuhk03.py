@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.checks import check_choice, check_whole
-from reidlab.data.layout import NP_FOLDERS, Layout, box_of_folder, find_layout, missing_error
-from reidlab.data.listing import list_images
+from reidlab.data.layout import Layout, box_of_folder, find_layout, missing_error
+from reidlab.data.listing import PART_FOLDERS, list_images
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, name_of_cell, parse_image_name
 from reidlab.data.protocolfile import read_new_protocol
@@ -168,8 +168,8 @@ def _read_np(folder: Path, box: str) -> list[list[Record]]:
     expected = "CUHK03-NP's identity_camera_number such as 0001_c1_1.png with camera 1 or 2"
     hint = f"{expected} (a folder with more cameras is read by Market1501(root))"
     source = FolderSource(folder)
-    parts = [read_part(source, part, _NP_NAME, hint) for part in NP_FOLDERS]
-    for part, records in zip(NP_FOLDERS, parts, strict=True):
+    parts = [read_part(source, part, _NP_NAME, hint) for part in PART_FOLDERS]
+    for part, records in zip(PART_FOLDERS, parts, strict=True):
         if not records:
             raise DataError(f"{folder / part}: holds no images; expected {expected}")
     counts = tuple(len(records) for records in parts)

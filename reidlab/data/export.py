@@ -134,7 +134,7 @@ def _finished(path: Path) -> bool:
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
-    # Not `atomic_path`, which locks and sweeps for each file: the folder is locked, and there are 28,000 files.
+    # Not `atomic_path`, which sweeps the folder for each of 28,000 files; and what a kill leaves must not end in .png.
     temporary = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         # Level 1: on photographs a tenth larger than the usual level 6, and several times as fast.

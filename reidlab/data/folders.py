@@ -9,13 +9,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlab.data.listing import IMAGE_SUFFIX, existing, folder_name, is_image_name, list_folder, list_images
-from reidlab.data.records import FolderSource, Record, Splits, leads_out, read_part, refuse_shared, relative_name
+from reidlab.data.listing import (
+    IMAGE_SUFFIX,
+    PART_FOLDERS,
+    existing,
+    folder_name,
+    is_image_name,
+    list_folder,
+    list_images,
+)
+from reidlab.data.records import PARTS, FolderSource, Record, Splits, leads_out, read_part, refuse_shared, relative_name
 from reidlab.errors import DataError, a_few
 
 JUNK = -1
 """Market-1501's identity number for boxes that hold no usable person."""
-MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MARKET_COUNTS = (12936, 3368)  # training images and queries as published
 MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
 _MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,3}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
@@ -88,22 +95,22 @@ class Market1501(_Folders):
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = existing(root)
         bases = [root / base for base in MARKET_BASES]
-        base = next((base for base in bases if all((base / part).is_dir() for part in MARKET_FOLDERS[1:])), None)
+        base = next((base for base in bases if all((base / part).is_dir() for part in PART_FOLDERS[1:])), None)
         if base is None:
-            missing = [part for part in MARKET_FOLDERS[1:] if not (root / part).is_dir()]
+            missing = [part for part in PART_FOLDERS[1:] if not (root / part).is_dir()]
             raise FileNotFoundError(
                 f"{root}: missing {' and '.join(f'{part}/' for part in missing)}; expected Market-1501's folders "
-                f"{', '.join(f'{part}/' for part in MARKET_FOLDERS)}; pictures in another order: FolderDataset(root)"
+                f"{', '.join(f'{part}/' for part in PART_FOLDERS)}; pictures in another order: FolderDataset(root)"
             )
         list_folder(base)  # else a bounding_box_train/ that is a link to nowhere would be no data to train on
         source, parts = FolderSource(base), []
-        for part in MARKET_FOLDERS:
+        for part in PART_FOLDERS:
             there = (base / part).is_dir()
             parts.append(read_part(source, part, _MARKET_NAME, _MARKET_PATTERN) if there else [])
             if there and all(record.pid == JUNK for record in parts[-1]):
                 raise DataError(f"{base / part}: holds no images of people; expected names like {_MARKET_PATTERN}")
         kept = _without_junk(parts)
-        _check_people(base, MARKET_FOLDERS, kept)
+        _check_people(base, PART_FOLDERS, kept)
         # A result must never carry the name of a data set that it was not measured on.
         whole = (len(kept[0]), len(kept[1])) == _MARKET_COUNTS
         super().__init__("Market1501" if whole else f"{folder_name(base)} (Market-1501 naming)", parts)
@@ -168,9 +175,9 @@ class FolderDataset(_Folders):
             raise ValueError("got one list of names, expected query and gallery (train may come with them) or none")
         root = existing(root)
         source = FolderSource(root)
-        folders = [part for part in ("train", "query", "gallery") if (root / part).is_dir()]
+        folders = [part for part in PARTS if (root / part).is_dir()]
         if query is not None:
-            parts = [_listed(source, part, names) for part, names in zip(_PARTS, (train, query, gallery), strict=True)]
+            parts = [_listed(source, part, names) for part, names in zip(PARTS, (train, query, gallery), strict=True)]
         elif {"query", "gallery"} & set(folders):
             if not {"query", "gallery"} <= set(folders):
                 lacks = "gallery/" if "query" in folders else "query/"
@@ -184,7 +191,7 @@ class FolderDataset(_Folders):
                     f"{root}: {a_few(unread)} would not be read beside query/ and gallery/; move what belongs to a "
                     "part into its folder, and the rest away"
                 )
-            parts = [_scan(source, part) if part in folders else [] for part in _PARTS]
+            parts = [_scan(source, part) if part in folders else [] for part in PARTS]
         else:
             records = _scan(source, "")
             _check_cameras(root, records)
@@ -194,9 +201,6 @@ class FolderDataset(_Folders):
         if "train" in folders and query is None and not kept[0]:
             raise DataError(f"{root / 'train'}: holds no images of people; expected {_FOLDER_PATTERN}")
         super().__init__(folder_name(root), parts)
-
-
-_PARTS = ("train", "query", "gallery")
 
 
 def _listed(source: FolderSource, part: str, names: Iterable[str | os.PathLike[str]] | None) -> list[Record]:
@@ -326,15 +330,15 @@ def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[lis
 
 def _check_parts(root: Path, parts: Sequence[Sequence[Record]]) -> None:
     seen: dict[str, str] = {}
-    for part, records in zip(_PARTS, parts, strict=True):
+    for part, records in zip(PARTS, parts, strict=True):
         for record in records:
             if record.image in seen:
                 raise DataError(f"{root}: {record.image} is in {seen[record.image]} and in {part}; once is enough")
             seen[record.image] = part
-    for part, records in zip(_PARTS[1:], parts[1:], strict=True):
+    for part, records in zip(PARTS[1:], parts[1:], strict=True):
         if not records:
             raise DataError(f"{root}: {part} holds no images; expected {_FOLDER_PATTERN}")
-    _check_people(root, _PARTS, parts)
+    _check_people(root, PARTS, parts)
     plain = [r for part in parts for r in part if not _CAMERA.search(r.image.rpartition("/")[2])]
     if len({r.pid for r in plain}) > 1 and all(r.pid == r.camid for r in plain):
         raise DataError(

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidlab.data.listing import existing, folder_name
+from reidlab.data.listing import PART_FOLDERS, existing, folder_name
 from reidlab.data.names import BOXES
 from reidlab.data.protocolfile import PROTOCOL_SOURCE
 from reidlab.files import read_json
 
 MAT_NAME = "cuhk-03.mat"
 MAT_SOURCE = "from its authors on request, www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html"
-NP_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _BASES = ("", "cuhk03", "cuhk03-np", "CUHK03-NP")
 _BOX_FOLDERS = {"labeled": ("labeled", "labelled", "label"), "detected": ("detected", "detect")}
 
@@ -83,7 +82,7 @@ def find_layout(root: str | os.PathLike[str], box: str) -> Layout:
         mat=_first(mat_places(root), Path.is_file),
         protocol=_first(protocol_places(root, box), Path.is_file),
         extracted=_first(bases, lambda base: (base / f"images_{box}").is_dir()),
-        np_folder=_first([*inner, *bases], lambda folder: all((folder / n).is_dir() for n in NP_FOLDERS)),
+        np_folder=_first([*inner, *bases], lambda folder: all((folder / n).is_dir() for n in PART_FOLDERS)),
         world=_world_name(_first([base / "world.json" for base in bases], Path.is_file)),
     )
 
@@ -126,7 +125,7 @@ def missing_error(layout: Layout, box: str, protocol: str) -> FileNotFoundError:
     if protocol == "new" and not layout.protocol:
         where = looked_in(root, protocol_places(root, box))
         lacks.append(f"{protocol_name(box)} ({where}; to be had from {PROTOCOL_SOURCE})")
-    instead = f"images_{box}/ with the protocol file, or a CUHK03-NP folder ({', '.join(NP_FOLDERS)})"
+    instead = f"images_{box}/ with the protocol file, or a CUHK03-NP folder ({', '.join(PART_FOLDERS)})"
     hint = f"; instead of {MAT_NAME} also {instead} will do" if protocol == "new" and not images else ""
     if protocol == "classic" and (layout.extracted or layout.np_folder):
         hint = f"; the test sets of the classic protocol are in {MAT_NAME} only, so image folders will not do"

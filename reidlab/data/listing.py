@@ -10,6 +10,8 @@ from reidlab.errors import DataError, a_few
 
 IMAGE_SUFFIX = r"\.(?:jpe?g|png|bmp|webp|tiff?)"
 """How names of images end, as a regular expression to be used without regard to case."""
+PART_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+"""Folders of the training images, queries and gallery of Market-1501 and CUHK03-NP."""
 _IS_IMAGE = re.compile(rf".*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 # ._NAME is macOS's AppleDouble of NAME; Market-1501's own archive holds a Thumbs.db.
 _SYSTEM_FILE = re.compile(r"(?:eh)?thumbs(?:_vista)?\.db|desktop\.ini|icon\r|\._.*|.*:zone\.identifier", re.IGNORECASE)

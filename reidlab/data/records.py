@@ -20,6 +20,7 @@ from reidlab.errors import DataError, a_few
 
 MAX_PIXELS = 89_478_485
 """Pixels of the largest image that is read, as in Pillow: more is a mistake, or made to fill the memory."""
+PARTS = ("train", "query", "gallery")
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels, expected an image of one person; save it smaller"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # no others: Pillow opens some of them with other programs
 
@@ -215,7 +216,7 @@ class Splits:
 
     def __str__(self) -> str:
         lines = [self.title, "part      identities  images  cameras"]
-        for part in ("train", "query", "gallery"):
+        for part in PARTS:
             records = getattr(self, part)
             pids, camids = {r.pid for r in records}, {r.camid for r in records}
             lines.append(f"{part:<8}  {len(pids):>10}  {len(records):>6}  {len(camids):>7}")
