@@ -100,16 +100,13 @@ def alone(path: Path, doing: str) -> Iterator[None]:
     lock, patience = Lock(path), time.monotonic() + 2  # workers of a killed process need a moment to end
     check_writable(path)
     try:
-        while not lock.take():
-            if time.monotonic() > patience:
-                raise FileExistsError(
-                    f"{path.parent}: another process is {doing}; wait until it ends, or use another folder"
-                )
+        while not (taken := lock.take()) and time.monotonic() <= patience:
             time.sleep(0.1)
     except OSError as error:
-        if isinstance(error, FileExistsError):
-            raise
+        taken = True
         _log.warning("%s: no lock (%s); make sure that no other process is %s", path.parent, error.strerror, doing)
+    if not taken:
+        raise FileExistsError(f"{path.parent}: another process is {doing}; wait until it ends, or use another folder")
     try:
         yield
     finally:
