@@ -1,13 +1,77 @@
-"""What functions accept as labels and features, from Python, numpy and torch alike."""
+"""What functions accept: choices, number ranges, images; labels and features from Python, numpy and torch alike."""
 
 from __future__ import annotations
 
 import operator
-from typing import Any
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds to load, and choices are checked without it
+    from torch import Tensor
+
+
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
+    """Refuse a value that is not among the choices.
+
+    Raises:
+        ValueError: another value; the message lists the choices.
+
+    Example:
+        >>> check_choice("box", "drawn", ("labeled", "detected"))
+        Traceback (most recent call last):
+        ValueError: box='drawn': expected one of labeled, detected
+    """
+    choices = tuple(choices)
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(str, choices))}")
+
+
+def check_whole(minimum: int, /, **numbers: Any) -> None:
+    """Refuse anything but whole numbers, of Python or numpy, of at least `minimum`.
+
+    Raises:
+        ValueError: the first other one, by its name.
+
+    Example:
+        >>> check_whole(1, channels=8, num_parts=0)
+        Traceback (most recent call last):
+        ValueError: num_parts=0: expected a whole number of at least 1
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+            raise ValueError(f"{name}={value!r}: expected a whole number of at least {minimum}")
+
+
+def check_between(low: float, high: float, /, **numbers: Any) -> None:
+    """Refuse anything but numbers from `low` to `high`, both included.
+
+    Raises:
+        ValueError: the first other one, by its name; not-a-number is one.
+
+    Example:
+        >>> check_between(0, 1, flip=0.5, erasing=1.5)
+        Traceback (most recent call last):
+        ValueError: erasing=1.5: expected a number from 0 to 1
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, Real) or not low <= value <= high:
+            raise ValueError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
+
+
+def image_problem(image: Any) -> str | None:
+    """Say why something is no uint8 array (H, W, 3), or None if it is one.
+
+    Example:
+        >>> image_problem(np.zeros((4, 2), np.uint8))
+        'got uint8 (4, 2), expected a uint8 array (H, W, 3) in RGB order'
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return None
+    got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    return f"got {got}, expected a uint8 array (H, W, 3) in RGB order"
 
 
 def whole_numbers(name: str, values: Any) -> np.ndarray:
@@ -30,9 +94,11 @@ def whole_numbers(name: str, values: Any) -> np.ndarray:
         Traceback (most recent call last):
         ValueError: pids: got texts such as '0003', expected whole numbers; number the identities or cameras first
     """
+    import torch
+
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name}: got a masked array, expected whole numbers; leave the masked ones out first")
-    if isinstance(values, Tensor):
+    if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
         if values.dtype == torch.bfloat16 and bool((values.abs() >= 2**8).any()):
             raise ValueError(
@@ -71,10 +137,13 @@ def pid_tensor(pids: Any, features: Tensor | None = None) -> Tensor:
         ValueError: what `whole_numbers` refuses, or another number of identities than of features.
 
     Example:
+        >>> import torch
         >>> pid_tensor(np.array([4, 4, 9], dtype=">i2"), torch.zeros(3, 2))
         tensor([4, 4, 9])
     """
-    whole = isinstance(pids, Tensor) and not pids.is_floating_point() and not pids.is_complex()
+    import torch
+
+    whole = isinstance(pids, torch.Tensor) and not pids.is_floating_point() and not pids.is_complex()
     if not whole or pids.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):
         pids = torch.from_numpy(whole_numbers("pids", pids))
     if features is None:
@@ -98,7 +167,9 @@ def float_tensor(name: str, values: Any) -> Tensor:
         >>> float_tensor("distmat", np.ones((1, 2), dtype=">f8"))
         tensor([[1., 1.]], dtype=torch.float64)
     """
-    if not isinstance(values, Tensor):
+    import torch
+
+    if not isinstance(values, torch.Tensor):
         try:
             array = np.asarray(values)
         except ValueError:

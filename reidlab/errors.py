@@ -1,16 +1,16 @@
 """The exception types that the package adds, and which errors are meant for the user of the command line.
 
-An error is meant for the user if its text says what to do. These are: the types below; `ValueError`, `OSError` and
-`FloatingPointError` that a `raise` statement of this package raised; errors of the system that name a file, or a
-resource that ran out; and a lack of memory. The same `ValueError` from a line that called numpy, torch or Python itself
-is a bug: somewhere a check is missing. So whoever calls a library with input that it may refuse catches its error and
-raises one of the package's own.
+Meant for the user are: the types below; `ValueError`, `OSError` and `FloatingPointError` from a `raise` statement of
+this package; errors of the system that name a file or a resource that ran out; a lack of memory. The same `ValueError`
+from a line that called numpy, torch or Python is a bug, a missing check. So code that calls a library with input that
+it may refuse catches its error and raises one of the package's own.
 """
 
 from __future__ import annotations
 
 import dis
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -65,6 +65,17 @@ def message_for_user(error: BaseException) -> str | None:
         if error.strerror and error.filename is None:
             return error.strerror if own else None  # the text, less "[Errno N]"
     return _line(error) if own else None
+
+
+def a_few(items: Sequence[object], limit: int = 3) -> str:
+    """Write the first items of a list for an error message.
+
+    Example:
+        >>> a_few(["a", "b", "c", "d", "e"])
+        'a, b, c, ... (5 in all)'
+    """
+    text = ", ".join(str(item) for item in items[:limit])
+    return text if len(items) <= limit else f"{text}, ... ({len(items)} in all)"
 
 
 def _line(error: BaseException) -> str:

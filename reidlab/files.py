@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one, and so that two processes do not write the same."""
+"""Writing files whole or not at all, and by one process at a time; reading and writing JSON."""
 
 from __future__ import annotations
 
@@ -26,11 +26,8 @@ _LOCK = ".lock"
 class Lock:
     """A lock that one process at a time can have, and that ends with it, however it ends.
 
-    The system holds it (flock, or LockFile on Windows) for as long as a file is open, so a killed process leaves a file
-    and no lock. Processes made by fork keep it until they end, too.
-
-    Args:
-        path: the lock's own file, which holds nothing; made by `take`, removed by `release`.
+    The system holds it (flock, or LockFile on Windows) while an empty file `path` is open, so a killed process leaves a
+    file and no lock. Processes made by fork keep it until they end, too.
 
     Example:
         >>> import tempfile
@@ -45,11 +42,7 @@ class Lock:
         self.path, self._file = path, None
 
     def take(self) -> bool:
-        """Return True if this process has the lock now, and False if another one has it.
-
-        Raises:
-            OSError: the folder cannot be written, or its file system has no locks.
-        """
+        """Return whether this process has the lock now; OSError where a folder cannot be written or has no locks."""
         while True:
             file = self.path.open("ab")
             try:
@@ -94,10 +87,10 @@ def _lock(handle: int) -> None:
 
 @contextmanager
 def alone(path: Path, doing: str) -> Iterator[None]:
-    """Hold the lock `path` inside; refuse if another process has it. Without locks in the file system, warn and go on.
+    """Hold the lock `path`, a file in the folder that it is for; where a file system has no locks, log a warning.
 
     Args:
-        path: the file of the lock, in the folder that it is for.
+        path: the file of the lock.
         doing: what only one process can do there, as in "training into this folder".
 
     Raises:
@@ -107,16 +100,13 @@ def alone(path: Path, doing: str) -> Iterator[None]:
     lock, patience = Lock(path), time.monotonic() + 2  # workers of a killed process need a moment to end
     check_writable(path)
     try:
-        while not lock.take():
-            if time.monotonic() > patience:
-                raise FileExistsError(
-                    f"{path.parent}: another process is {doing}; wait until it ends, or use another folder"
-                )
+        while not (taken := lock.take()) and time.monotonic() <= patience:
             time.sleep(0.1)
     except OSError as error:
-        if isinstance(error, FileExistsError):
-            raise
+        taken = True
         _log.warning("%s: no lock (%s); make sure that no other process is %s", path.parent, error.strerror, doing)
+    if not taken:
+        raise FileExistsError(f"{path.parent}: another process is {doing}; wait until it ends, or use another folder")
     try:
         yield
     finally:
@@ -127,8 +117,7 @@ def alone(path: Path, doing: str) -> Iterator[None]:
 def unfinished(path: Path, folder: bool = False) -> Iterator[Path]:
     """Yield a new, empty file or folder beside `path` to write into; what is left of it at the end is removed.
 
-    Its name is that of `path` with a dot before it and `partial` in it, and keeps the suffix, since some writers choose
-    the format by it. A lock beside it tells `sweep` whether somebody still writes it.
+    Its name keeps the suffix, by which some writers choose the format. A lock shows `sweep` that it is in use.
     """
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     lock = Lock(temporary.with_name(temporary.name + _LOCK))
@@ -148,8 +137,8 @@ def sweep(folder: Path, name: str | None = None, age: float = 3600.0) -> None:
     Args:
         folder: where to look.
         name: of the file or folder that was being written; None for any.
-        age: seconds without a change after which something without a lock is nobody's: locks are missing on some
-            network folders.
+        age: seconds without a change after which a file without a lock counts as left: some network folders have no
+            locks.
     """
     stem, suffix = Path(name or "").stem, Path(name or "").suffix
     for rest in {folder / entry.name.removesuffix(_LOCK) for entry in folder.iterdir()}:
@@ -178,15 +167,9 @@ def _remove(path: Path) -> None:
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it onto `path` when the block ends without error.
 
-    A reader sees the old file or the whole new one. On any exception, Ctrl-C included, the temporary
-    file is removed and `path` stays as it was; what a killed process left is removed by the next one that writes
-    the same file.
-
-    Args:
-        path: the file to write; its folder is made if it is missing.
-
-    Yields:
-        The temporary path, in the same folder, so that the rename is atomic; it keeps the suffix.
+    A reader sees the old file or the whole new one. On any exception, Ctrl-C included, the temporary file is removed
+    and `path` stays as it was; what a killed process left is removed by the next one that writes the same file. The
+    folder is made if it is missing, and the temporary path keeps the suffix.
 
     Raises:
         OSError: the folder is read-only, or the disk is full.
@@ -215,10 +198,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Make the folder of a file to be written, and find out now rather than after hours that it cannot be.
-
-    Args:
-        path: the file.
+    """Make the folder of a file to be written, and fail now rather than after hours if it cannot be.
 
     Raises:
         OSError: `path` is a folder, or its own folder cannot be made or written; the message names it.
@@ -256,14 +236,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> Path:
 
 
 def read_json(path: str | os.PathLike[str], parts: Sequence[str] | None = None) -> Any:
-    """Read a JSON file, as strictly as `write_json` writes.
-
-    Args:
-        path: the file.
-        parts: if given, the file must hold an object, and under each of these names another one.
-
-    Returns:
-        Its content.
+    """Return the content of a JSON file; with `parts`, an object that holds an object under each of these names.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -296,7 +269,7 @@ def parse_json(data: bytes | str, where: str) -> Any:
     """
     try:
         text = data if isinstance(data, str) else data.decode("utf-8-sig")
-        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        content = json.loads(text, parse_constant=_finite, parse_float=_finite)
         if r"\ud" in text or r"\uD" in text:
             json.dumps(content, ensure_ascii=False).encode()  # an escape may name half of a character
     except RecursionError:
@@ -311,9 +284,7 @@ def parse_json(data: bytes | str, where: str) -> Any:
     raise DataError(f"{where}: damaged, or not JSON ({problem}); write or copy it again")
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(f"holds {constant}")
-
-
 def _finite(number: str) -> float:
-    return float(number) if math.isfinite(float(number)) else _refuse(number[:40])
+    if not math.isfinite(float(number)):
+        raise ValueError(f"holds {number[:40]}")
+    return float(number)

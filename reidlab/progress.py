@@ -1,4 +1,4 @@
-"""What is shown while work goes on, and never ends it: lines, one progress bar, and texts of sizes and durations."""
+"""Lines, a progress bar, and texts of sizes and durations; a console that fails ends no work."""
 
 from __future__ import annotations
 
@@ -14,14 +14,10 @@ T = TypeVar("T")
 
 
 def say(text: str = "", error: bool = False) -> None:
-    """Print a line now, whatever stdout is: long work must not be lost to a console.
+    """Print a line to stdout, or with `error` to stderr; long work must not be lost to a console.
 
     Characters that its encoding lacks become question marks. Where nothing can be written, as to a closed pipe or a
     full disk, this line and all that follow are dropped.
-
-    Args:
-        text: the line.
-        error: print it to stderr.
 
     Example:
         >>> say("✓ done")
@@ -42,15 +38,12 @@ def say(text: str = "", error: bool = False) -> None:
 
 
 def progress(iterable: Iterable[T], description: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Iterate with a bar on stderr if stderr is a live terminal, without one otherwise.
-
-    Notebooks and job queues get no bar: one refresh per line is what stored outputs and logs fill up with.
-    `TQDM_DISABLE=1` in the environment silences it in terminals too.
+    """Iterate, with a bar on stderr in a terminal (unless `TQDM_DISABLE=1`), without one in notebooks and job queues.
 
     Args:
         iterable: what to iterate over.
-        description: what is being done, in front of the bar.
-        total: number of items, if `len(iterable)` does not tell.
+        description: text in front of the bar.
+        total: number of items, if `iterable` has no length.
         unit: what one item is called.
 
     Example:

@@ -37,7 +37,7 @@ ASSUMED = {"same_camera": "exclude"}  # also must agree; records from before it 
 def score_record(
     result: Evaluation, data: Splits, seeds: Sequence[int], seconds: float | None = None, **more: Any
 ) -> dict[str, Any]:
-    """Collect scores with everything needed to read them later.
+    """Return scores with everything needed to read them later, for a JSON file.
 
     Args:
         result: the evaluation.
@@ -46,23 +46,11 @@ def score_record(
         seconds: how long it took.
         more: further facts, such as `model="small"`.
 
-    Returns:
-        A dict for a JSON file: dataset, box, protocol, rule, metric, ap_formula, rank1 …, seeds, seconds,
-        date, hardware, versions, command.
-
     Taught in: notebooks/00_start_here.ipynb
     """
-    record = {
-        "dataset": data.name,
-        "box": data.box,
-        "protocol": data.protocol,
-        **result.scores(),
-        "seeds": list(seeds),
-        "seconds": seconds,
-        **more,
-        **circumstances(),
-    }
-    return plain("record", record)
+    about = {"dataset": data.name, "box": data.box, "protocol": data.protocol}
+    timing = {"seeds": list(seeds), "seconds": seconds}
+    return plain("record", {**about, **result.scores(), **timing, **more, **circumstances()})
 
 
 def write_scores(
@@ -76,8 +64,7 @@ def check_comparable(records: Sequence[dict[str, Any]]) -> None:
     """Refuse to compare scores that mean different things.
 
     Raises:
-        ValueError: the records differ in data set, box, protocol, rule, metric, formula or in what becomes of the
-            query's own camera; the message says how.
+        ValueError: the records differ in one of `MUST_AGREE` or in the treatment of the query's own camera.
 
     Example:
         >>> base = dict(dataset="CUHK03", box="labeled", rule="market", metric="cosine", ap_formula="step")
@@ -102,12 +89,13 @@ def circumstances() -> dict[str, Any]:
         >>> sorted(circumstances())
         ['command', 'date', 'hardware', 'threads', 'versions']
     """
-    found = {package: installed(package) for package in MINIMUM}
+    torch = sys.modules.get("torch")
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "hardware": hardware(),
-        "threads": _threads(),
-        "versions": {"python": sys.version.split()[0], **found},
+        # Threads of torch's sums, which decide how they are rounded; None where torch was not used.
+        "threads": torch.get_num_threads() if torch else None,
+        "versions": {"python": sys.version.split()[0], **{package: installed(package) for package in MINIMUM}},
         "command": os.environ.get(COMMAND_VARIABLE) or _command(),
     }
 
@@ -140,12 +128,6 @@ def hardware() -> str:
     return text
 
 
-def _threads() -> int | None:
-    """Threads of torch's sums, which decide how they are rounded; None where torch was not used."""
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else None
-
-
 def _command() -> str:
     """The command line of this process, if it is the `reidlab` command or a script."""
     program = Path(sys.argv[0])
@@ -157,11 +139,7 @@ def _command() -> str:
 
 
 def plain(key: str, value: Any) -> Any:
-    """Turn numpy and torch numbers, arrays, tuples and paths into what JSON knows; refuse NaN and infinity.
-
-    Args:
-        key: the value's name, for messages.
-        value: what to convert.
+    """Convert numpy and torch numbers, arrays, tuples and paths to JSON's types; `key` names the value in messages.
 
     Raises:
         ValueError: the value is not finite, or of a type that JSON has no form for.

@@ -15,9 +15,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def termination_as_interrupt() -> Iterator[None]:
-    """Treat a job queue's request to end (SIGTERM) like Ctrl-C, so that clean-up runs.
-
-    Only the main thread can choose how signals are taken; elsewhere this does nothing.
+    """Treat a job queue's request to end (SIGTERM) like Ctrl-C, so that clean-up runs; only in the main thread.
 
     Example:
         >>> try:
@@ -31,15 +29,21 @@ def termination_as_interrupt() -> Iterator[None]:
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
+    with _handled(interrupt, signal.SIGTERM):
         yield
-        return
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[..., None], *numbers: int) -> Iterator[None]:
+    """Handle signals inside; only the main thread can, elsewhere this does nothing."""
+    before: dict[int, Any] = {}
     try:
+        with contextlib.suppress(ValueError):  # not the main thread
+            before.update((number, signal.signal(number, handler)) for number in numbers)
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -51,13 +55,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def finish_first() -> Iterator[StopRequest]:
-    """Note a first Ctrl-C or SIGTERM instead of stopping in the middle; one that comes later interrupts at once.
+    """Yield a `StopRequest` that a first Ctrl-C or SIGTERM sets; a later one interrupts. Only in the main thread.
 
-    Signals within a second are one: job queues send theirs to a process and to the one that started it, which hands
-    it on. Only the main thread can choose how signals are taken; elsewhere this does nothing.
-
-    Yields:
-        A `StopRequest`, to be read between steps.
+    Signals within a second are one: job queues send theirs to a process and to the one that started it, which passes
+    it on.
 
     Example:
         >>> with finish_first() as stop:
@@ -67,9 +68,7 @@ def finish_first() -> Iterator[StopRequest]:
         >>> stop.requested
         True
     """
-    stop = StopRequest()
-
-    first = 0.0
+    stop, first = StopRequest(), 0.0
 
     def note(*_: Any) -> None:
         nonlocal first
@@ -78,22 +77,16 @@ def finish_first() -> Iterator[StopRequest]:
         first = first or time.monotonic()
         stop.requested = True
 
-    before: dict[int, Any] = {}
-    try:
-        with contextlib.suppress(ValueError):  # not the main thread
-            before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled(note, signal.SIGINT, signal.SIGTERM):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def end_with_parent(end: Callable[[], None], parent: int) -> None:
-    """Call `end` once the process that started this one is gone and nobody waits any more, even if it is gone already.
+    """Call `end`, in a thread of its own, when the process that started this one ends, or at once if it has ended.
 
     Args:
-        end: called in a thread of its own.
-        parent: id of that process as it told it itself: what this process sees may be the one it was left to.
+        end: what to call.
+        parent: id of that process, from itself: `os.getppid()` may be that of the process that adopted this one.
     """
 
     def watch() -> None:
@@ -112,9 +105,6 @@ def end_with_parent(end: Callable[[], None], parent: int) -> None:
 
 
 def begin_worker(*_: Any) -> None:
-    """Begin a process that `multiprocessing` started: it leaves Ctrl-C to its parent, and ends with it.
-
-    Ctrl-C reaches all processes of a terminal; the parent ends its workers itself.
-    """
+    """Begin a process of `multiprocessing`: it ignores Ctrl-C, which reaches its parent too, and ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(lambda: os._exit(1), multiprocessing.parent_process().pid)

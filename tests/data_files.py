@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
+from reidlab.data.matfile import write_cuhk03_mat
 from reidlab.data.names import name_of_cell, parse_image_name
+from reidlab.data.protocolfile import write_new_protocol
 
 SIZES = (4, 2, 1)
 """Identities per camera pair: seven people, of whom the first three train and the others test."""

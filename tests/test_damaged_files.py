@@ -17,10 +17,9 @@ from damaged import one_line
 from data_files import names_of, protocol_of, write_mat, write_protocol
 
 from reidlab.data.layout import find_layout
-from reidlab.data.mat5 import read_mat5
 from reidlab.data.matheader import describe_problem
 from reidlab.data.matsource import MatSource
-from reidlab.data.protocolfile import read_new_protocol
+from reidlab.data.protocolfile import read_mat5, read_new_protocol
 from reidlab.files import read_json
 from reidlab.training.run_folder import RunFolder, read_run
 from reidlab.walkers.street_crops import StreetCrops
@@ -92,15 +91,6 @@ def test_every_type_of_numbers_is_read_as_scipy_wrote_it(tmp_path: Path, dtype: 
     scipy.io.savemat(tmp_path / "a.mat", {"values": values, **others}, do_compression=compress)
     got = read_mat5(tmp_path / "a.mat", ["values"])
     assert list(got) == ["values"] and got["values"].tolist() == values[0].astype(int).tolist()
-
-
-def test_real_protocol_files_are_read_as_scipy_reads_them(real_data: Path) -> None:
-    for box in ("labeled", "detected"):
-        path = real_data / "cuhk03_protocol" / f"cuhk03_new_protocol_config_{box}.mat"
-        got, expected = vars(read_new_protocol(path)), scipy.io.loadmat(path)
-        assert got["names"] == [cell.item() for cell in expected["filelist"].ravel()]
-        for key in ("labels", "train_idx", "query_idx", "gallery_idx"):
-            assert got[key].tolist() == expected[key].ravel().tolist()
 
 
 ONE = element("<", 9, struct.pack("<d", 1))

@@ -89,38 +89,6 @@ def test_erased_rectangles_by_hand():
     assert augmentation(100, 100)._rectangles(draws) == []
 
 
-def test_black_borders_are_black_before_normalisation_and_erased_is_0_after():
-    white = torch.full((200, 3, 64, 32), 255, dtype=torch.uint8)
-    black = -torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
-    bright = (1 - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
-    cropped = augmentation(shift="crop", erasing=0)(white)
-    for channel in range(3):
-        found = torch.unique(cropped[:, channel])
-        torch.testing.assert_close(found, torch.stack([black[channel], bright[channel]]), atol=1e-6, rtol=0)
-    shown = (cropped[:, 0] > 0).sum((1, 2))
-    assert shown.min() < (64 - 8) * (32 - 8) and shown.max() > (64 - 2) * (32 - 2)
-    erased = augmentation(erasing=1)(white) == 0
-    assert torch.equal(erased[:, 0], erased[:, 1]) and torch.equal(erased[:, 0], erased[:, 2])
-    shares = erased[:, 0].float().mean((1, 2))
-    assert 0.015 < shares.min() < 0.05 and 0.35 < shares.max() < 0.42
-    for one in erased[:, 0]:
-        rows, columns = one.any(1).sum(), one.any(0).sum()
-        assert rows * columns == one.sum()  # a rectangle
-
-
-def test_shares_and_places_are_those_asked_for():
-    images = torch.zeros(3000, 3, 36, 18, dtype=torch.uint8)
-    images[:, 0] = torch.arange(36, dtype=torch.uint8)[:, None]  # a pixel says where it was
-    images[:, 1] = torch.arange(18, dtype=torch.uint8)
-    augment = augmentation(32, 16, "zoom", flip=0.25, erasing=0)
-    placed = augment._place(images, torch.rand(3000, DRAWS, generator=augment.generator)).int()
-    zoomed = (placed[:, 0, 1] - placed[:, 0, 0] == 1).all(1) & (placed[:, 0, -1] - placed[:, 0, 0] == 31).all(1)
-    mirrored = placed[:, 1, 0, 0] > placed[:, 1, 0, -1]
-    assert abs(zoomed.float().mean() - 0.5) < 0.04 and abs(mirrored.float().mean() - 0.25) < 0.04
-    assert sorted(set(placed[zoomed, 0, 0, 0].tolist())) == [0, 1, 2, 3, 4]
-    assert sorted(set(placed[zoomed & ~mirrored, 1, 0, 0].tolist())) == [0, 1, 2]
-
-
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_processes_that_share_a_batch_do_what_one_does(shift):
     whole, *parts = (augmentation(shift=shift, seed=5) for _ in range(4))
@@ -174,7 +142,7 @@ def test_how_the_batch_lies_in_memory_does_not_count(shift):
         ({"shift": "left"}, "shift='left': expected one of none, crop, zoom"),
         ({"flip": 1.5}, r"flip=1\.5: expected a number from 0 to 1"),
         ({"erasing": float("nan")}, "erasing=nan"),
-        ({"height": 0}, "got height=0, width=32; expected at least 1 pixel each"),
+        ({"height": 0}, "height=0: expected a whole number of at least 1"),
     ],
 )
 def test_wrong_settings_are_refused(change, message):

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -27,7 +24,7 @@ from data_files import (
 from PIL import Image
 
 import reidlab.data.matsource as matsource
-from reidlab.data import CUHK03
+from reidlab.data import CUHK03, export_png
 from reidlab.data.matfile import write_cuhk03_mat
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import name_of_cell, parse_image_name
@@ -87,16 +84,6 @@ def test_identity_numbers_are_the_same_under_both_protocols(root: Path) -> None:
     assert {r.pid for r in new.train} == set(range(1, NUM_TRAIN + 1))
 
 
-def test_table_of_counts(root: Path) -> None:
-    data = CUHK03(root, box="labeled")
-    assert str(data).splitlines()[0] == "CUHK03, labeled boxes, new protocol"
-    assert f"{len(data.train):>6}" in str(data)
-    assert repr(data) == (
-        f"CUHK03(box='labeled', protocol='new': {len(data.train)} train, {len(data.query)} query, "
-        f"{len(data.gallery)} gallery images)"
-    )
-
-
 def test_the_embedded_world_does_not_pass_for_cuhk03(tmp_path: Path) -> None:
     make_root(tmp_path)
     (tmp_path / "world.json").write_text("{}")
@@ -150,21 +137,9 @@ def test_only_the_protocol_file_of_the_box_is_needed(tmp_path: Path) -> None:
     assert "missing cuhk-03.mat" not in str(error.value)
 
 
-def test_the_folder_above_will_do(root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root, tmp_path / "cuhk03")
-    assert CUHK03(tmp_path, box="labeled").query == CUHK03(root, box="labeled").query
-
-
-def _extract(root: Path, box: str) -> None:
-    for pair, identity, index in cells(box):
-        path = root / f"images_{box}" / name_of_cell(pair, identity, index)
-        path.parent.mkdir(exist_ok=True, parents=True)
-        Image.fromarray(picture(box, pair, identity, index)).save(path)
-
-
 @BOTH
 def test_an_extracted_folder(root: Path, tmp_path: Path, box: str) -> None:
-    _extract(tmp_path, box)
+    export_png(root, tmp_path, box=box)
     write_protocol(tmp_path, box)
     ours, expected = CUHK03(tmp_path, box=box), CUHK03(root, box=box)
     for part in ("train", "query", "gallery"):
@@ -215,7 +190,7 @@ def test_a_cuhk03_np_folder_of_the_other_box_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_is_not_cuhk03_nps(tmp_path: Path, name: str) -> None:
     folder = _np_folder(tmp_path / "labeled", "labeled")
     (folder / "query" / name).write_text("")
-    with pytest.raises(DataError, match=r"1 names are not CUHK03-NP's: .*; expected .*0001_c1_1\.png") as error:
+    with pytest.raises(DataError, match=r"1 names do not parse: .*; expected .*0001_c1_1\.png") as error:
         CUHK03(tmp_path, box="labeled")
     assert name in str(error.value)
 
@@ -224,8 +199,9 @@ def test_a_moved_folder_loads_as_before(tmp_path: Path) -> None:
     make_root(tmp_path / "here")
     before = CUHK03(tmp_path / "here", box="labeled")
     pixels = before.query[0].load()
-    (tmp_path / "here").rename(tmp_path / "there")
-    after = CUHK03(tmp_path / "there", box="labeled")
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").rename(tmp_path / "there" / "cuhk03")
+    after = CUHK03(tmp_path / "there", box="labeled")  # the folder above will do
     assert (after.train, after.query, after.gallery) == (before.train, before.query, before.gallery)
     np.testing.assert_array_equal(after.query[0].load(), pixels)
 
@@ -257,11 +233,6 @@ def test_records_survive_pickling(root: Path) -> None:
     np.testing.assert_array_equal(copy.query[0].load(), data.query[0].load())
 
 
-def test_reading_files_does_not_load_torch() -> None:
-    code = "import sys, reidlab.data, reidlab.data.matfile; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
-
-
 # --- bad input ---------------------------------------------------------------------------------------------------
 
 
@@ -273,11 +244,11 @@ def test_box_has_no_default(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"box": "both"}, "got box='both', expected"),
-        ({"box": "labeled", "protocol": "old"}, "got protocol='old', expected"),
+        ({"box": "both"}, "box='both': expected one of labeled, detected"),
+        ({"box": "labeled", "protocol": "old"}, "protocol='old': expected one of new, classic"),
         ({"box": "labeled", "split": 1}, "one split only"),
-        ({"box": "labeled", "protocol": "classic", "split": -1}, "got split=-1"),
-        ({"box": "labeled", "protocol": "classic", "split": 1.0}, r"got split=1\.0"),
+        ({"box": "labeled", "protocol": "classic", "split": -1}, "split=-1"),
+        ({"box": "labeled", "protocol": "classic", "split": 1.0}, r"split=1\.0"),
         ({"box": "labeled", "protocol": "classic", "split": 2}, "holds 2 test sets: 0 to 1"),
     ],
 )
@@ -290,17 +261,9 @@ def test_missing_files_are_listed_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
         CUHK03(tmp_path, box="labeled")
     text = str(error.value)
-    assert "\n" not in text
-    for part in (
-        f"{tmp_path}: missing cuhk-03.mat (looked in cuhk03_release/, ./, cuhk03/cuhk03_release/, cuhk03/",
-        "and cuhk03_new_protocol_config_labeled.mat (looked in ./,",
-        "on request",
-        "github.com/zhunzhong07/person-re-ranking",
-        "images_labeled/",
-        "CUHK03-NP",
-    ):
-        assert part in text
-    assert "config_detected" not in text
+    assert text.startswith(f"{tmp_path}: missing cuhk-03.mat (looked in cuhk03_release/, ./, cuhk03/cuhk03_release/,")
+    assert "and cuhk03_new_protocol_config_labeled.mat (looked in ./," in text and "github.com/zhunzhong07" in text
+    assert "\n" not in text and "config_detected" not in text
     with pytest.raises(FileNotFoundError, match="no such folder"):
         CUHK03(tmp_path / "nowhere", box="labeled")
 
@@ -313,18 +276,14 @@ def test_a_protocol_that_names_images_that_are_not_there(tmp_path: Path) -> None
     write_protocol(tmp_path, "labeled", names=[*names[:position], missing, *names[position + 1 :]])
     with pytest.raises(DataError, match=rf"names 1 of {len(names)} images that are not in .*: {missing}"):
         CUHK03(tmp_path, box="labeled")
-
-
-def test_a_protocol_for_more_people_than_there_are(tmp_path: Path) -> None:
-    make_root(tmp_path)
     write_cuhk03_mat(tmp_path / "cuhk03_release" / "cuhk-03.mat", [4, 1], [], [])
     # Everybody's cells are empty, and the last two people and the third pair do not exist at all.
     with pytest.raises(DataError, match=r"names (\d+) of \1 images that are not in .*\.\.\. \(\d+ in all\)"):
         CUHK03(tmp_path, box="labeled")
 
 
-def test_an_extracted_folder_that_lacks_images(tmp_path: Path) -> None:
-    _extract(tmp_path, "labeled")
+def test_an_extracted_folder_that_lacks_images(root: Path, tmp_path: Path) -> None:
+    export_png(root, tmp_path, box="labeled")
     write_protocol(tmp_path, "labeled")
     lost = names_of("labeled")[:2]
     for name in lost:

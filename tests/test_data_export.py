@@ -13,7 +13,7 @@ from data_files import cells, make_root, names_of, picture
 from PIL import Image
 
 import reidlab.data.export as export
-from reidlab.data import CUHK03, export_png
+from reidlab.data import export_png
 from reidlab.data.names import name_of_cell
 from reidlab.errors import DataError
 
@@ -36,20 +36,6 @@ def test_standard_folders_with_the_same_pixels(root: Path, tmp_path: Path, jobs:
         for cell in cells(box):
             got = np.asarray(Image.open(folder / name_of_cell(*cell)))
             np.testing.assert_array_equal(got, picture(box, *cell))
-
-
-def test_one_box_type_only(root: Path, tmp_path: Path) -> None:
-    export_png(root, tmp_path, box="detected")
-    assert [path.name for path in tmp_path.iterdir()] == ["images_detected"]
-
-
-def test_what_is_exported_loads_the_same(root: Path, tmp_path: Path) -> None:
-    export_png(root, tmp_path)
-    for path in root.glob("*.mat"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    ours, expected = CUHK03(tmp_path, box="labeled"), CUHK03(root, box="labeled")
-    for got, known in zip(ours.gallery, expected.gallery, strict=True):
-        np.testing.assert_array_equal(got.load(), known.load())
 
 
 def test_the_next_run_writes_only_what_is_missing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,15 +92,10 @@ def test_a_full_disk_is_one_line_and_the_next_run_continues(root: Path, tmp_path
 
 
 def test_a_place_that_cannot_be_written(root: Path, tmp_path: Path) -> None:
+    export_png(root, tmp_path, box="detected")
+    assert [path.name for path in tmp_path.iterdir()] == ["images_detected"]  # one box type only
     (tmp_path / "images_labeled").write_text("a file of that name")
     with pytest.raises(OSError, match=r"images_labeled: cannot be made or written \(.*\); choose another folder"):
-        export_png(root, tmp_path)
-
-
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom a read-only folder stops")
-def test_a_read_only_folder(root: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match=r"cannot be made or written \(Permission denied\)"):
         export_png(root, tmp_path)
 
 
@@ -129,7 +110,7 @@ def test_a_link_that_leads_out_is_not_followed(root: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"box": "both"}, "got box='both'"), ({"box": ()}, r"got box=\(\)"), ({"jobs": 0}, "got jobs=0")],
+    [({"box": "both"}, "box='both': expected"), ({"box": ()}, r"got box=\(\)"), ({"jobs": 0}, "jobs=0: expected")],
 )
 def test_arguments(root: Path, tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

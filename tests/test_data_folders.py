@@ -49,19 +49,6 @@ def test_market1501_from_the_folder_above_and_after_a_move(tmp_path: Path) -> No
     Market1501(tmp_path / "b").gallery[0].load()
 
 
-def test_market1501_without_training_images(tmp_path: Path) -> None:
-    data = Market1501(write_images(tmp_path, MARKET[2:]))
-    assert data.train == []
-    assert len(data.query) == 2
-
-
-def test_files_of_the_system_are_passed_over(tmp_path: Path) -> None:
-    write_images(tmp_path, MARKET)
-    for name in ("Thumbs.db", ".DS_Store", "._0001_c1s1_001051_00.jpg", "desktop.ini"):
-        (tmp_path / "query" / name).write_text("")
-    assert len(Market1501(tmp_path).query) == 2
-
-
 @pytest.mark.parametrize(
     "name", ["0001_1_1.jpg", "readme.txt", "0001_c1s1_001051_00.gif", "-2_c1s1_1_0.jpg", "a_c1s1_1_0.jpg"]
 )
@@ -113,14 +100,6 @@ def test_queries_by_rule(tmp_path: Path) -> None:
         assert any(r.pid == query.pid and r.camid != query.camid for r in data.gallery)
 
 
-def test_a_flat_folder_in_markets_naming(tmp_path: Path) -> None:
-    data = FolderDataset(
-        write_images(tmp_path, ["0007_c1s1_000001_00.jpg", "0007_c2s1_000031_00.jpg", "-1_c1s1_000001_00.jpg"])
-    )
-    assert [(r.pid, r.camid) for r in (*data.query, *data.gallery)] == [(7, 1), (7, 2)]
-    assert data.junk == 1
-
-
 def test_folders_of_parts(tmp_path: Path) -> None:
     write_images(
         tmp_path, ["train/1/1_a.png", "query/2/1_a.png", "gallery/0002_c2s1_000001_00.jpg", "gallery/-1/2_a.png"]
@@ -138,11 +117,9 @@ def test_folders_of_parts(tmp_path: Path) -> None:
 def test_lists_from_windows(tmp_path: Path) -> None:
     write_images(tmp_path, ["7/1_a.png", "7/2_a.png", "8/1_a.png"])
     data = FolderDataset(tmp_path, query=["7\\1_a.png"], gallery=[PureWindowsPath("7/2_a.png")], train=["8/1_a.png"])
-    assert (_images(data.train), _images(data.query), _images(data.gallery)) == (
-        ["8/1_a.png"],
-        ["7/1_a.png"],
-        ["7/2_a.png"],
-    )
+    assert [_images(part) for part in (data.train, data.query, data.gallery)] == [
+        ["8/1_a.png"], ["7/1_a.png"], ["7/2_a.png"]
+    ]  # fmt: skip
     np.testing.assert_array_equal(data.query[0].load(), np.asarray(Image.open(tmp_path / "7" / "1_a.png")))
 
 
@@ -161,13 +138,10 @@ def test_lists_from_windows(tmp_path: Path) -> None:
 )
 def test_lists_with_faults(tmp_path: Path, names: list[str], message: str) -> None:
     write_images(tmp_path, ["7/1_a.png", "7/2_a.png"])
-    with pytest.raises(DataError, match=message):
-        FolderDataset(tmp_path, query=["7/1_a.png"], gallery=names)
-
-
-def test_one_list_alone(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected query and gallery"):
         FolderDataset(tmp_path, query=["7/1_a.png"])
+    with pytest.raises(DataError, match=message):
+        FolderDataset(tmp_path, query=["7/1_a.png"], gallery=names)
 
 
 @pytest.mark.parametrize(
@@ -213,5 +187,5 @@ def test_the_check_counts_people_and_cameras_and_says_what_cannot_be_scored(tmp_
     assert "--same-camera keep" in str(report)
     write_images(tmp_path, ["gallery/7/2_b.png"])
     assert "no query" not in str(check(tmp_path, data_format="folder"))
-    with pytest.raises(FileNotFoundError, match=r"absent: no such folder$"):
+    with pytest.raises(FileNotFoundError, match=r"absent: no such folder; give the folder"):
         check(tmp_path / "absent", data_format="folder")

@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from reidlab.data.dataset import ReIDDataset, class_labels, stack_batch
-from reidlab.data.records import FolderSource, Record, relative_name
+from reidlab.data.records import FolderSource, Record
 from reidlab.data.transforms import test_transform as plain_transform
 from reidlab.data.transforms import to_image_tensor, train_transform
 from reidlab.errors import DataError
@@ -50,23 +50,7 @@ def test_records_survive_pickling_and_a_moved_folder(folder, tmp_path_factory):
     assert np.array_equal(Record(record.image, record.pid, record.camid, FolderSource(moved)).load(), before)
 
 
-def test_windows_names_are_the_same_names(folder):
-    (folder / "sub").mkdir()
-    (folder / "a.png").rename(folder / "sub" / "a.png")
-    assert FolderSource(folder).load(relative_name("sub\\a.png")).shape == (50, 20, 3)
-
-
-@pytest.mark.parametrize(("mode", "got"), [("L", "mode L"), ("I;16", "mode I;16"), ("RGBA", "mode RGBA")])
-def test_pictures_of_another_kind_are_refused(tmp_path, mode, got):
-    Image.new(mode, (4, 8)).save(tmp_path / "x.png")
-    with pytest.raises(DataError, match=got):
-        FolderSource(tmp_path).load("x.png")
-
-
-def test_damaged_pictures_and_escaping_names_are_refused(folder):
-    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:200])
-    with pytest.raises(DataError, match=r"b\.png: cannot be read as an image"):
-        FolderSource(folder).load("b.png")
+def test_names_that_lead_out_are_refused(folder):
     with pytest.raises(DataError, match="leads out of the data folder"):
         FolderSource(folder).load("../secret.png")
 

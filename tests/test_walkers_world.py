@@ -17,7 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
-from reidlab.data.matfile import parse_image_name, read_new_protocol
+from reidlab.data.names import parse_image_name
+from reidlab.data.protocolfile import read_new_protocol
 from reidlab.errors import DataError
 from reidlab.walkers import World, processes, read_truth, writer
 from reidlab.walkers.plan import make_plan, split_whole

@@ -1,5 +1,7 @@
 """Reading CUHK03 and other person re-identification data sets, batches and transforms."""
 
+import importlib
+
 from reidlab.data.check import Report, check
 from reidlab.data.cuhk03 import CUHK03
 from reidlab.data.export import export_png
@@ -21,18 +23,10 @@ __all__ = [
 ]
 
 
+_WITH_TORCH = {"PKBatchSampler": "samplers", "PixelStore": "store", "BatchAugmentation": "augment"}
+
+
 def __getattr__(name: str) -> object:
-    # These need torch, which takes seconds to load; reading files does not.
-    if name == "PKBatchSampler":
-        from reidlab.data.samplers import PKBatchSampler
-
-        return PKBatchSampler
-    if name == "PixelStore":
-        from reidlab.data.store import PixelStore
-
-        return PixelStore
-    if name == "BatchAugmentation":
-        from reidlab.data.augment import BatchAugmentation
-
-        return BatchAugmentation
+    if name in _WITH_TORCH:  # torch takes seconds to load, and reading files does not need it
+        return getattr(importlib.import_module(f"reidlab.data.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,28 +8,23 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from reidlab.checks import check_between, check_choice, check_whole
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 SHIFTS = ("none", "crop", "zoom")
-"""How images are shifted."""
-PADDING = 10
-"""Black pixels around an image that "crop" cuts from."""
-ZOOMED = 0.5
-"""Share of the images that "zoom" shows enlarged."""
-AREA = (0.02, 0.4)
-"""Smallest and largest share of the image that is erased."""
-ASPECT = (0.3, 1 / 0.3)
-"""Smallest and largest height over width of what is erased."""
-TRIES = 100
-"""Rectangles drawn for an image; the first that fits into it is erased."""
+PADDING = 10  # black pixels around an image that "crop" cuts from
+ZOOMED = 0.5  # share of the images that "zoom" shows enlarged
+AREA = (0.02, 0.4)  # smallest and largest share of the image that is erased
+ASPECT = (0.3, 1 / 0.3)  # smallest and largest height over width of what is erased
+TRIES = 100  # rectangles drawn for an image; the first that fits into it is erased
 _DRAWS = 7 + 2 * TRIES  # numbers drawn for an image, used or not
 
 
 class BatchAugmentation:
-    """Shift, mirror, normalise and erase a batch of images, each by draws of its own.
+    """Shift, mirror, normalise and erase a batch of images, each by random numbers of its own.
 
-    Each image costs the same number of draws, whatever comes of them: with other settings the same seed still
-    mirrors the same images, and processes that share a batch can each draw for all of it.
+    Each image takes the same number of draws, used or not: with other settings the same seed still mirrors the same
+    images, and processes that share a batch can each draw for all of it.
 
     Args:
         height, width: size of the results in pixels.
@@ -42,7 +37,7 @@ class BatchAugmentation:
         generator: on the CPU; everything random is drawn from it.
 
     Raises:
-        ValueError: an unknown shift, a probability out of its range, or a size that cannot be.
+        ValueError: an unknown shift, a probability out of its range, or a size below 1.
 
     Example:
         >>> augment = BatchAugmentation(256, 128, "zoom", generator=torch.Generator().manual_seed(0))
@@ -68,13 +63,9 @@ class BatchAugmentation:
         std: Sequence[float] = IMAGENET_STD,
         generator: torch.Generator,
     ) -> None:
-        if height < 1 or width < 1:
-            raise ValueError(f"got height={height}, width={width}; expected at least 1 pixel each")
-        if shift not in SHIFTS:
-            raise ValueError(f"shift={shift!r}: expected one of {', '.join(SHIFTS)}")
-        for name, value in (("flip", flip), ("erasing", erasing)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name}={value}: expected a number from 0 to 1")
+        check_whole(1, height=height, width=width)
+        check_choice("shift", shift, SHIFTS)
+        check_between(0, 1, flip=flip, erasing=erasing)
         self.height, self.width, self.shift, self.flip, self.erasing = height, width, shift, flip, erasing
         self.mean, self.std, self.generator = mean, std, generator
 
@@ -136,7 +127,13 @@ class BatchAugmentation:
             play = [stored - side for stored, side in zip(self.stored_size, (self.height, self.width), strict=True)]
         moves = (draws[:, 2:4] * (torch.tensor(play) + 1)).long()  # (B, 2), from 0 to what there is to play with
         if self.shift == "crop":
-            return [self._cropped(image, *move) for image, move in zip(images, (PADDING - moves).tolist(), strict=True)]
+            found = []
+            for image, (down, right) in zip(images, (PADDING - moves).tolist(), strict=True):
+                # What leaves the frame is cut off; the other side stays black.
+                rows, columns = max(0, self.height - abs(down)), max(0, self.width - abs(right))
+                top, left = max(0, -down), max(0, -right)
+                found.append((image[:, top : top + rows, left : left + columns], max(0, down), max(0, right)))
+            return found
         zoomed = draws[:, 1] < ZOOMED
         rest = images.index_select(0, (~zoomed).nonzero()[:, 0].to(images.device))  # a mask would be 10 times as slow
         size = [self.height, self.width]
@@ -145,12 +142,6 @@ class BatchAugmentation:
             (image[:, down : down + size[0], right : right + size[1]] if zoom else next(shrunk), 0, 0)
             for image, zoom, (down, right) in zip(images, zoomed.tolist(), moves.tolist(), strict=True)
         ]
-
-    def _cropped(self, image: Tensor, down: int, right: int) -> tuple[Tensor, int, int]:
-        """Move an image; what leaves the frame is cut off, on the other side stays black."""
-        rows, columns = max(0, self.height - abs(down)), max(0, self.width - abs(right))  # that stay in the frame
-        top, left = max(0, -down), max(0, -right)
-        return image[:, top : top + rows, left : left + columns], max(0, down), max(0, right)
 
     def _rectangles(self, draws: Tensor) -> list[list[int]]:
         """Return what to erase, each [index, top, left, height, width]."""
@@ -169,10 +160,7 @@ class BatchAugmentation:
 
 
 def _normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return uint8 (B, 3, H, W) as float32 with the mean taken away, over the spread.
-
-    On a CPU image by image, so that an image is still in the cache when it is scaled.
-    """
+    """Normalise uint8 (B, 3, H, W); on a CPU image by image, so that an image is in the cache when it is scaled."""
     centre, spread = (torch.tensor(values, device=pixels.device) for values in (mean, std))
     scale, offset = 1 / (255 * spread)[:, None, None], (-centre / spread)[:, None, None]  # (3, 1, 1)
     x = torch.empty(pixels.shape, device=pixels.device)

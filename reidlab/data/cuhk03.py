@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from reidlab.data.layout import NP_FOLDERS, Layout, find_layout, missing_error, require_box
-from reidlab.data.listing import list_images
+from reidlab.checks import check_choice, check_whole
+from reidlab.data.layout import Layout, box_of_folder, find_layout, missing_error
+from reidlab.data.listing import PART_FOLDERS, list_images
 from reidlab.data.matsource import MatSource
-from reidlab.data.names import BOXES, a_few, name_of_cell, parse_image_name
-from reidlab.data.protocolfile import NewProtocol, read_new_protocol
-from reidlab.data.records import FolderSource, ImageSource, Record, Splits, refuse_shared
-from reidlab.errors import DataError
+from reidlab.data.names import BOXES, name_of_cell, parse_image_name
+from reidlab.data.protocolfile import read_new_protocol
+from reidlab.data.records import FolderSource, ImageSource, Record, Splits, read_part, refuse_shared
+from reidlab.errors import DataError, a_few
 
 PUBLISHED_COUNTS = {"labeled": (7368, 1400, 5328), "detected": (7365, 1400, 5332)}
 """Images to train on, queries, gallery images under the new protocol (Zhong et al., CVPR 2017)."""
 PUBLISHED_IDENTITIES = (767, 700)
 """Identities to train on and to test with under the new protocol."""
-_NP_NAME = re.compile(r"(\d{4})_c(\d)(?:s\d+)?_\d+(?:_\d+)?\.(?:png|jpg|jpeg)", re.ASCII | re.IGNORECASE)
+_NP_NAME = re.compile(r"(?!0000)(\d{4})_c([12])(?:s\d+)?_\d+(?:_\d+)?\.(?:png|jpg|jpeg)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -33,15 +33,14 @@ class CUHK03(Splits):
 
     1. `cuhk-03.mat`, directly or in `cuhk03_release/`: images are read by reference, nothing is unpacked.
     2. `images_labeled/` or `images_detected/`, as the public code bases and `export_png` unpack them.
-    3. CUHK03-NP: `bounding_box_train/`, `query/`, `bounding_box_test/` with names such as `0001_c1_1.png`.
-       The box type is that of the folder around them, `labeled/` or `detected/`; if its name tells
-       nothing, your `box` is taken at its word unless the published counts speak against it.
+    3. CUHK03-NP: `bounding_box_train/`, `query/`, `bounding_box_test/` with names such as `0001_c1_1.png`. The box type
+       is that of the folder around them, `labeled/` or `detected/`; if its name has neither, `box` is accepted unless
+       the published counts contradict it.
 
-    The new protocol with 1 and 2 also needs the protocol file of the chosen box type, and only that one.
-    Names come from that file, so opening does not touch the images. The classic protocol needs 1, since
-    its test sets are in `cuhk-03.mat`; as in the public code its query list and its gallery list are the
-    same, all images of the test identities. Identity numbers are the new protocol's, 1 to 1467, under
-    both protocols; the camera is the view, 1 or 2, as everywhere in the literature.
+    The new protocol with 1 and 2 also needs the protocol file of the chosen box type, and only that one. Names come
+    from that file, so opening does not touch the images. The classic protocol needs 1, since its test sets are in
+    `cuhk-03.mat`; as in the public code its query list and its gallery list are the same, all images of the test
+    identities. Identity numbers are the new protocol's, 1 to 1467, under both protocols; the camera is the view.
 
     Args:
         root: the data folder. Records hold names relative to it, so a moved folder loads as before.
@@ -52,14 +51,14 @@ class CUHK03(Splits):
 
     Raises:
         ValueError: an argument is none of its choices.
-        FileNotFoundError: files are missing; the message lists which, where they were looked for, and
-            where they come from.
+        FileNotFoundError: files are missing; the message lists which, in which folders, and where they come from.
         DataError: a file is damaged or another than its name says, the protocol contradicts the images, or a folder of
             images holds further folders or links that point nowhere.
 
     Example:
         >>> import tempfile
-        >>> from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
+        >>> from reidlab.data.matfile import write_cuhk03_mat
+        >>> from reidlab.data.protocolfile import write_new_protocol
         >>> root = Path(tempfile.mkdtemp())
         >>> image = np.zeros((160, 60, 3), np.uint8)
         >>> cells = [("labeled", 1, i, k, image) for i in (1, 2) for k in (0, 1, 5)]
@@ -83,7 +82,11 @@ class CUHK03(Splits):
     """
 
     def __init__(self, root: str | os.PathLike[str], *, box: str, protocol: str = "new", split: int = 0) -> None:
-        _check_arguments(box, protocol, split)
+        check_choice("box", box, BOXES)
+        check_choice("protocol", protocol, ("new", "classic"))
+        check_whole(0, split=split)
+        if protocol == "new" and split != 0:
+            raise ValueError(f'got split={split} with protocol="new", which has one split only; leave split out')
         layout = find_layout(root, box)
         if protocol == "classic":
             if layout.mat is None:
@@ -108,24 +111,16 @@ class CUHK03(Splits):
         )
 
 
-def _check_arguments(box: str, protocol: str, split: int) -> None:
-    if box not in BOXES:
-        raise ValueError(f'got box={box!r}, expected "labeled" (drawn by hand) or "detected" (by a detector)')
-    if protocol not in ("new", "classic"):
-        raise ValueError(f'got protocol={protocol!r}, expected "new" (767/700 identities) or "classic" (20 splits)')
-    if isinstance(split, bool) or not isinstance(split, (int, np.integer)) or split < 0:
-        raise ValueError(f"got split={split!r}, expected a whole number from 0")
-    if protocol == "new" and split != 0:
-        raise ValueError(f'got split={split} with protocol="new", which has one split only; leave split out')
-
-
 def _read_new(layout: Layout, box: str) -> list[list[Record]]:
     protocol = read_new_protocol(layout.protocol)
     if layout.mat:
         source: ImageSource = MatSource(layout.mat)
-        folder = box
-        absent = _absent_from_mat(source, box, protocol.names)
-        place = layout.mat
+        folder, place, absent = box, layout.mat, []
+        empty = source.empty(box)
+        for name in protocol.names:
+            pair, identity, _, image = parse_image_name(name)
+            if pair > len(empty) or identity > len(empty[pair - 1]) or empty[pair - 1][identity - 1, image - 1]:
+                absent.append(name)
     else:
         source, folder = FolderSource(layout.extracted), f"images_{box}"
         place = layout.extracted / folder
@@ -136,20 +131,6 @@ def _read_new(layout: Layout, box: str) -> list[list[Record]]:
             f"{layout.protocol}: names {len(absent)} of {len(protocol.names)} images that are not in {place}: "
             f"{a_few(absent)}; the two files do not belong together, or one is incomplete"
         )
-    return _records(protocol, folder, source)
-
-
-def _absent_from_mat(source: MatSource, box: str, names: Sequence[str]) -> list[str]:
-    empty = source.empty(box)
-    absent = []
-    for name in names:
-        pair, identity, _, image = parse_image_name(name)
-        if pair > len(empty) or identity > len(empty[pair - 1]) or empty[pair - 1][identity - 1, image - 1]:
-            absent.append(name)
-    return absent
-
-
-def _records(protocol: NewProtocol, folder: str, source: ImageSource) -> list[list[Record]]:
     labels, camids = protocol.labels.tolist(), protocol.camids.tolist()
     return [
         [Record(f"{folder}/{protocol.names[i]}", labels[i], camids[i], source) for i in (positions - 1).tolist()]
@@ -181,39 +162,22 @@ def _read_classic(source: MatSource, box: str, split: int) -> list[list[Record]]
 
 
 def _read_np(folder: Path, box: str) -> list[list[Record]]:
-    require_box(folder, box)
+    said = box_of_folder(folder)
+    if said not in (None, box):
+        raise DataError(f"{folder}: got box={box!r}, but the folder's name says {said}; give the folder of {box} boxes")
+    expected = "CUHK03-NP's identity_camera_number such as 0001_c1_1.png with camera 1 or 2"
+    hint = f"{expected} (a folder with more cameras is read by Market1501(root))"
     source = FolderSource(folder)
-    parts = []
-    for part in NP_FOLDERS:
-        records, bad = [], []
-        for name in list_images(folder / part):
-            match = _NP_NAME.fullmatch(name)
-            if match and int(match[1]) >= 1 and match[2] in "12":
-                records.append(Record(f"{part}/{name}", int(match[1]), int(match[2]), source))
-            else:
-                bad.append(name)
-        if bad or not records:
-            raise DataError(_np_problem(folder / part, bad))
-        parts.append(records)
+    parts = [read_part(source, part, _NP_NAME, hint) for part in PART_FOLDERS]
+    for part, records in zip(PART_FOLDERS, parts, strict=True):
+        if not records:
+            raise DataError(f"{folder / part}: holds no images; expected {expected}")
     counts = tuple(len(records) for records in parts)
     other = BOXES[1 - BOXES.index(box)]
     if counts == PUBLISHED_COUNTS[other]:
         raise DataError(f"{folder}: got box={box!r}, but {counts} images are what the {other} boxes have; use that box")
-    _check_np(folder, parts)
-    return parts
-
-
-def _np_problem(folder: Path, bad: Sequence[str]) -> str:
-    if not bad:
-        return f"{folder}: holds no images; expected CUHK03-NP names such as 0001_c1_1.png"
-    return (
-        f"{folder}: {len(bad)} names are not CUHK03-NP's: {a_few(bad)}; expected identity_camera_number such as "
-        "0001_c1_1.png with camera 1 or 2; a folder with more cameras is read by Market1501(root)"
-    )
-
-
-def _check_np(folder: Path, parts: Sequence[Sequence[Record]]) -> None:
     refuse_shared(folder, *parts)
     views = {record.camid for records in parts[1:] for record in records}
     if len(views) < 2:
         raise DataError(f"{folder}: a view is missing: all test images are of camera {views.pop()}; copy it again")
+    return parts

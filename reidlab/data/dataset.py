@@ -20,8 +20,7 @@ class ReIDDataset(Dataset[tuple[Tensor, int, int]]):
         records: what to serve, in this order.
         transform: from a uint8 (3, H, W) tensor to the network's input.
         labels: class number of each identity, for training; None serves the identities themselves.
-        cache_size: (height, width) to keep every image at in memory as uint8 after its first use, so that
-            reading and shrinking are paid once; None reads each time.
+        cache_size: (height, width) to keep every image at in memory as uint8 after its first use; None reads each time.
 
     Example:
         >>> from reidlab.data.transforms import test_transform
@@ -52,16 +51,13 @@ class ReIDDataset(Dataset[tuple[Tensor, int, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
         record = self.records[index]
+        image = self._cache.get(index)
+        if image is None:
+            image = to_image_tensor(record.load())
+            if self._shrink is not None:
+                image = self._cache[index] = self._shrink(image)
         label = record.pid if self.labels is None else self.labels[record.pid]
-        return self.transform(self._image(index)), label, record.camid
-
-    def _image(self, index: int) -> Tensor:
-        if index not in self._cache:
-            image = to_image_tensor(self.records[index].load())
-            if self._shrink is None:
-                return image
-            self._cache[index] = self._shrink(image)
-        return self._cache[index]
+        return self.transform(image), label, record.camid
 
 
 def class_labels(records: Sequence[Record]) -> dict[int, int]:

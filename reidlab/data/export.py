@@ -1,16 +1,17 @@
-"""Write the images of `cuhk-03.mat` as PNG files, for code bases that want folders."""
+"""Write the images of `cuhk-03.mat` as PNG files, for code bases that need folders."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from reidlab.checks import check_choice, check_whole
 from reidlab.data.layout import MAT_NAME, MAT_SOURCE, find_layout, looked_in, mat_places
 from reidlab.data.matsource import MatSource
 from reidlab.data.names import BOXES, name_of_cell
@@ -31,8 +32,8 @@ def export_png(
 ) -> Path:
     """Write `images_labeled/` and `images_detected/` as the public code bases unpack them.
 
-    Every file appears whole or not at all. What is finished is left as it is, so after Ctrl-C, a kill or
-    a full disk the next run continues and ends in the same files.
+    Every file appears whole or not at all, and finished files are kept: after Ctrl-C, a kill or a full disk the next
+    run continues and ends in the same files.
 
     Args:
         data_root: the folder with `cuhk-03.mat`, laid out in any way that `CUHK03` reads.
@@ -47,8 +48,7 @@ def export_png(
         ValueError: an unknown box type or a number of jobs below 1.
         FileNotFoundError: there is no `cuhk-03.mat`.
         DataError: the `.mat` is damaged, or an image folder is a link that leads out of `out`.
-        OSError: `out` cannot be written, another process exports into it, or the disk is full; finished files stay,
-            the next run continues.
+        OSError: `out` cannot be written, another process exports into it, or the disk is full.
 
     Example:
         >>> import tempfile
@@ -62,10 +62,11 @@ def export_png(
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
     boxes = (box,) if isinstance(box, str) else tuple(box)
-    if not boxes or not set(boxes) <= set(BOXES):
+    if not boxes:
         raise ValueError(f"got box={box!r}, expected one or several of {', '.join(BOXES)}")
-    if jobs < 1:
-        raise ValueError(f"got jobs={jobs}, expected at least 1")
+    for one in boxes:
+        check_choice("box", one, BOXES)
+    check_whole(1, jobs=jobs)
     layout = find_layout(data_root, boxes[0])
     if layout.mat is None:
         where = looked_in(layout.root, mat_places(layout.root))
@@ -80,37 +81,6 @@ def export_png(
     return out
 
 
-def _export_box(source: MatSource, box: str, folder: Path, jobs: int) -> None:
-    names = [
-        name_of_cell(pair, identity + 1, index)
-        for pair, held in enumerate(source.present(box), 1)
-        for identity, index in np.argwhere(held).tolist()
-    ]
-    todo = [name for name in names if not _finished(folder / name)]
-    _log.info("%s: %d images, %d already there", folder, len(names), len(names) - len(todo))
-    if todo:
-        with alone(folder / ".lock", "writing images into this folder"):
-            _write_all(source, box, folder, todo, jobs)
-
-
-def _write_all(source: MatSource, box: str, folder: Path, todo: list[str], jobs: int) -> None:
-    def write(name: str) -> None:
-        _write_png(folder / name, source.load(f"{box}/{name}"))
-
-    for left in folder.glob(f".*{_PARTIAL}"):  # left by a run that was killed
-        left.unlink()
-    pool = ThreadPoolExecutor(jobs)  # threads: compression runs outside Python's lock
-    try:
-        _drain(progress(pool.map(write, todo), f"writing {folder.name}", total=len(todo), unit="image"))
-    except OSError as error:
-        raise type(error)(
-            f"{folder}: cannot be written ({error.strerror or error}); make room, or choose another folder; "
-            "finished files stay and the next run continues"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
 def _make_folder(out: Path, name: str) -> Path:
     folder = out / name
     try:
@@ -123,8 +93,38 @@ def _make_folder(out: Path, name: str) -> Path:
     return folder
 
 
+def _export_box(source: MatSource, box: str, folder: Path, jobs: int) -> None:
+    names = [
+        name_of_cell(pair, identity + 1, index)
+        for pair, held in enumerate(source.present(box), 1)
+        for identity, index in np.argwhere(held).tolist()
+    ]
+    todo = [name for name in names if not _finished(folder / name)]
+    _log.info("%s: %d images, %d already there", folder, len(names), len(names) - len(todo))
+    if not todo:
+        return
+
+    def write(name: str) -> None:
+        _write_png(folder / name, source.load(f"{box}/{name}"))
+
+    with alone(folder / ".lock", "writing images into this folder"):
+        for left in folder.glob(f".*{_PARTIAL}"):  # left by a run that was killed
+            left.unlink()
+        pool = ThreadPoolExecutor(jobs)  # threads: compression runs outside Python's lock
+        try:
+            for _ in progress(pool.map(write, todo), f"writing {folder.name}", total=len(todo), unit="image"):
+                pass
+        except OSError as error:
+            raise type(error)(
+                f"{folder}: cannot be written ({error.strerror or error}); make room, or choose another folder; "
+                "finished files stay and the next run continues"
+            ) from None
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
 def _finished(path: Path) -> bool:
-    """Tell whether a PNG file is complete, by its last bytes: cheap, and enough after a crash or a power cut."""
+    """Return whether a PNG file is complete, by its last bytes: cheap, and enough after a crash or a power cut."""
     try:
         with path.open("rb") as file:
             file.seek(-len(_PNG_END), os.SEEK_END)
@@ -134,6 +134,7 @@ def _finished(path: Path) -> bool:
 
 
 def _write_png(path: Path, image: np.ndarray) -> None:
+    # Not `atomic_path`, which sweeps the folder for each of 28,000 files; and what a kill leaves must not end in .png.
     temporary = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         # Level 1: on photographs a tenth larger than the usual level 6, and several times as fast.
@@ -142,8 +143,3 @@ def _write_png(path: Path, image: np.ndarray) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _drain(items: Iterable[object]) -> None:
-    for _ in items:
-        pass

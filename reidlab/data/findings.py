@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from reidlab.data.names import a_few
 from reidlab.data.records import Record
-from reidlab.errors import DataError
+from reidlab.errors import DataError, a_few
 from reidlab.progress import progress
 
 Status = Literal["ok", "absent", "damaged", "wrong"]
@@ -19,7 +18,7 @@ Status = Literal["ok", "absent", "damaged", "wrong"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one file or folder.
+    """What was found about one file or folder.
 
     Args:
         file: its path relative to the data folder.
@@ -88,12 +87,12 @@ class Report:
         return "\n".join(lines)
 
 
-def read_images(records: Sequence[Record], title: str) -> tuple[list[str], str]:
+def read_images(records: Sequence[Record], title: str) -> tuple[str, str]:
     """Read every image once.
 
     Returns:
-        What is wrong with which image; and a note on images of the same pixels under two identities, empty if there
-        are none. Junk and distractors do not count there.
+        Which images cannot be read and why; and a note on images of the same pixels under two identities, junk and
+        distractors left out. Each is empty if there are none.
     """
 
     def read(record: Record) -> tuple[str, bytes]:
@@ -105,13 +104,15 @@ def read_images(records: Sequence[Record], title: str) -> tuple[list[str], str]:
 
     with ThreadPoolExecutor(2) as pool:  # decoding runs outside Python's lock
         found = list(progress(pool.map(read, records), title, total=len(records), unit="image"))
-    faults = [f"{record.image} {text}" for record, (text, _) in zip(records, found, strict=True) if text]
+    faults, twins = [], []
     first: dict[bytes, Record] = {}
-    twins = []
     for record, (text, digest) in zip(records, found, strict=True):
-        if not text and record.pid > 0:
+        if text:
+            faults.append(f"{record.image} {text}")
+        elif record.pid > 0:
             other = first.setdefault(digest, record)
             if other.pid != record.pid:
                 twins.append(f"{record.image} = {other.image}")
+    fault = f"{len(faults)} of {len(records):,} images cannot be read: {a_few(faults)}" if faults else ""
     note = f"; {len(twins)} of them are the same picture under another identity: {a_few(twins)}" if twins else ""
-    return faults, note
+    return fault, note

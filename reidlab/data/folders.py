@@ -1,22 +1,28 @@
-"""Real images in folders: Market-1501's naming, or one folder per person."""
+"""Images in folders: Market-1501's naming, or one folder per person."""
 
 from __future__ import annotations
 
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reidlab.data.listing import IMAGE_SUFFIX, existing, folder_name, is_image_name, list_folder, list_images
-from reidlab.data.names import a_few
-from reidlab.data.records import FolderSource, Record, Splits, leads_out, refuse_shared, relative_name
-from reidlab.errors import DataError
+from reidlab.data.listing import (
+    IMAGE_SUFFIX,
+    PART_FOLDERS,
+    existing,
+    folder_name,
+    is_image_name,
+    list_folder,
+    list_images,
+)
+from reidlab.data.records import PARTS, FolderSource, Record, Splits, leads_out, read_part, refuse_shared, relative_name
+from reidlab.errors import DataError, a_few
 
 JUNK = -1
 """Market-1501's identity number for boxes that hold no usable person."""
-MARKET_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _MARKET_COUNTS = (12936, 3368)  # training images and queries as published
 MARKET_BASES = ("", "Market-1501-v15.09.15", "market1501")
 _MARKET_NAME = re.compile(rf"(-1|\d{{1,6}})_c(\d{{1,3}})(?:s\d+)?_[\w.]*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
@@ -33,18 +39,36 @@ _FOLDER_PATTERN = (
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Market1501(Splits):
+class _Folders(Splits):
+    """Images in folders; those of identity -1 are in no part and counted in `junk`."""
+
+    junk: int = field(default=0)
+
+    def __init__(self, name: str, parts: Sequence[Sequence[Record]]) -> None:
+        kept = _without_junk(parts)
+        super().__init__(name, "as given", "as given", *kept)
+        object.__setattr__(self, "junk", sum(map(len, parts)) - sum(map(len, kept)))
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.train)} train, {len(self.query)} query, {len(self.gallery)} gallery"
+        return f"{type(self).__name__}({self.name!r}: {counts} images, {self.junk} junk left out)"
+
+
+def _without_junk(parts: Sequence[Sequence[Record]]) -> list[list[Record]]:
+    return [[record for record in records if record.pid != JUNK] for records in parts]
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Market1501(_Folders):
     """Images named as in Market-1501, in `bounding_box_train/`, `query/` and `bounding_box_test/`.
 
-    Identity -1 is junk: such images are left out of every part and counted in `junk`. Identity 0,
-    Market-1501's distractors, stays in the gallery: nobody is searched for under that number, so they are
-    wrong answers, as they should be. Without `bounding_box_train/` there is nothing to train on, and
-    `train` is empty. Known system files (`Thumbs.db`, `.DS_Store`, `._0001_c1s1.jpg`, `.ipynb_checkpoints/`) are
-    passed over; any other name that does not parse, and any folder inside, is an error.
+    Identity -1 is junk: such images are left out of every part and counted in `junk`. Identity 0, Market-1501's
+    distractors, stays in the gallery, and is never searched for. Without `bounding_box_train/`, `train` is empty. Known
+    system files (`Thumbs.db`, `.DS_Store`, `._0001_c1s1.jpg`, `.ipynb_checkpoints/`) are ignored; any other name that
+    does not parse, and any folder inside, is an error.
 
     Args:
-        root: the folder that holds the three, or the one above it. Records hold names relative to it, so a
-            moved folder loads as before.
+        root: the folder that holds the three, or the one above it.
 
     Raises:
         FileNotFoundError: `query/` or `bounding_box_test/` is missing.
@@ -68,58 +92,35 @@ class Market1501(Splits):
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
 
-    junk: int = field(default=0)
-
     def __init__(self, root: str | os.PathLike[str]) -> None:
         root = existing(root)
         bases = [root / base for base in MARKET_BASES]
-        base = next((base for base in bases if all((base / part).is_dir() for part in MARKET_FOLDERS[1:])), None)
+        base = next((base for base in bases if all((base / part).is_dir() for part in PART_FOLDERS[1:])), None)
         if base is None:
-            missing = [part for part in MARKET_FOLDERS[1:] if not (root / part).is_dir()]
+            missing = [part for part in PART_FOLDERS[1:] if not (root / part).is_dir()]
             raise FileNotFoundError(
                 f"{root}: missing {' and '.join(f'{part}/' for part in missing)}; expected Market-1501's folders "
-                f"{', '.join(f'{part}/' for part in MARKET_FOLDERS)}; pictures in another order: FolderDataset(root)"
+                f"{', '.join(f'{part}/' for part in PART_FOLDERS)}; pictures in another order: FolderDataset(root)"
             )
         list_folder(base)  # else a bounding_box_train/ that is a link to nowhere would be no data to train on
-        source, parts, junk = FolderSource(base), [], 0
-        for part in MARKET_FOLDERS:
-            records = list(_market_records(source, part)) if (base / part).is_dir() else []
-            parts.append([record for record in records if record.pid != JUNK])
-            junk += len(records) - len(parts[-1])
-            if not parts[-1] and (base / part).is_dir():
+        source, parts = FolderSource(base), []
+        for part in PART_FOLDERS:
+            there = (base / part).is_dir()
+            parts.append(read_part(source, part, _MARKET_NAME, _MARKET_PATTERN) if there else [])
+            if there and all(record.pid == JUNK for record in parts[-1]):
                 raise DataError(f"{base / part}: holds no images of people; expected names like {_MARKET_PATTERN}")
-        _check_people(base, MARKET_FOLDERS, parts)
-        super().__init__(_market_name(base, parts), "as given", "as given", *parts)
-        object.__setattr__(self, "junk", junk)
-
-    def __repr__(self) -> str:
-        return _repr(self)
-
-
-def _market_name(base: Path, parts: Sequence[Sequence[Record]]) -> str:
-    """Name the data; a result must never carry the name of a data set that it was not measured on."""
-    if (len(parts[0]), len(parts[1])) == _MARKET_COUNTS:
-        return "Market1501"
-    return f"{folder_name(base)} (Market-1501 naming)"
-
-
-def _market_records(source: FolderSource, part: str) -> Iterator[Record]:
-    bad = []
-    for name in list_images(source.root / part):
-        match = _MARKET_NAME.fullmatch(name)
-        if match:
-            yield Record(f"{part}/{name}", int(match[1]), int(match[2]), source)
-        else:
-            bad.append(name)
-    if bad:
-        raise DataError(_bad_names(source.root / part, bad, _MARKET_PATTERN))
+        kept = _without_junk(parts)
+        _check_people(base, PART_FOLDERS, kept)
+        # A result must never carry the name of a data set that it was not measured on.
+        whole = (len(kept[0]), len(kept[1])) == _MARKET_COUNTS
+        super().__init__("Market1501" if whole else f"{folder_name(base)} (Market-1501 naming)", parts)
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class FolderDataset(Splits):
-    """Pictures of your own: one folder per person, or one flat folder with Market-1501's names.
+class FolderDataset(_Folders):
+    """Your own images: one folder per person, or one flat folder with Market-1501's names.
 
-    A picture is `identity/camera_anything.png`, such as `7/2_0031.png`, or, flat, `0007_c2s1_000031_00.jpg`. In the
+    An image is `identity/camera_anything.png`, such as `7/2_0031.png`, or, flat, `0007_c2s1_000031_00.jpg`. In the
     folder of a person the camera is the number called c, cam or camera wherever it stands (`7/C2_0031.jpg`,
     `7/street_cam2.png`), else the first number, of at most two digits (not in `7/05_1.png`: 05 may be a frame). A
     number in front of a named camera must be the folder's (`7/0007_cam2_0031.png`), since it may be a person's or a
@@ -127,18 +128,17 @@ class FolderDataset(Splits):
     who are in the gallery and never searched for, while a folder `0/` is a person as any other. Folders inside the
     folder of a person are an error.
 
-    Which picture plays which part is settled by the first of these that applies:
+    The first of these that applies decides which image plays which part:
 
-    1. `query` and `gallery` (and `train`) are given: lists of names relative to `root`; forward slashes and
-       backslashes both work, so a list made on Windows loads on Linux.
+    1. `query` and `gallery` (and `train`) are given: lists of names relative to `root`, with slashes or backslashes.
     2. `root` holds the folders `query/` and `gallery/` (and `train/`), each filled as described above.
-    3. Otherwise nothing is for training, and everybody seen by two or more cameras is searched for: the
-       first picture by name of each of a person's cameras is a query if more of that camera remain for the
-       gallery; if no camera has more, the first picture of the first camera is. All others are the
-       gallery; people whom only one camera saw are in it as distractors.
+    3. Otherwise nothing is for training, and everybody seen by two or more cameras is searched for: the first image by
+       name of each of a person's cameras is a query if more of that camera remain for the gallery; if no camera has
+       more, the first image of the first camera is. All others are the gallery; people whom only one camera saw are in
+       it as distractors.
 
     Args:
-        root: the folder. Records hold names relative to it, so a moved folder loads as before.
+        root: the folder.
         train: names to train on; only together with `query` and `gallery`.
         query: names to search with.
         gallery: names to search in.
@@ -147,7 +147,7 @@ class FolderDataset(Splits):
         ValueError: only one of `query` and `gallery` is given.
         FileNotFoundError: there is no such folder, or only one of `query/` and `gallery/` is there.
         DataError: a name does not parse, is not there, leads out of `root`, contradicts its folder or is in two parts;
-            pictures lie where they would not be read; the same people are in training and in test; or nobody was seen
+            images lie where they would not be read; the same people are in training and in test; or nobody was seen
             by two cameras.
 
     Example:
@@ -164,8 +164,6 @@ class FolderDataset(Splits):
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
 
-    junk: int = field(default=0)
-
     def __init__(
         self,
         root: str | os.PathLike[str],
@@ -177,33 +175,32 @@ class FolderDataset(Splits):
             raise ValueError("got one list of names, expected query and gallery (train may come with them) or none")
         root = existing(root)
         source = FolderSource(root)
-        folders = [part for part in ("train", "query", "gallery") if (root / part).is_dir()]
+        folders = [part for part in PARTS if (root / part).is_dir()]
         if query is not None:
-            parts = [_listed(source, part, names) for part, names in zip(_PARTS, (train, query, gallery), strict=True)]
+            parts = [_listed(source, part, names) for part, names in zip(PARTS, (train, query, gallery), strict=True)]
         elif {"query", "gallery"} & set(folders):
             if not {"query", "gallery"} <= set(folders):
                 lacks = "gallery/" if "query" in folders else "query/"
                 raise FileNotFoundError(
                     f"{root}: missing {lacks}; expected query/ and gallery/ (and train/), or neither"
                 )
-            _check_beside(root)
-            parts = [_scan(source, part) if part in folders else [] for part in _PARTS]
+            files, beside = list_folder(root)
+            unread = [*filter(is_image_name, files), *filter(_PERSON_FOLDER.fullmatch, beside)]
+            if unread:
+                raise DataError(
+                    f"{root}: {a_few(unread)} would not be read beside query/ and gallery/; move what belongs to a "
+                    "part into its folder, and the rest away"
+                )
+            parts = [_scan(source, part) if part in folders else [] for part in PARTS]
         else:
             records = _scan(source, "")
             _check_cameras(root, records)
             parts = [[], *query_and_gallery(root, records)]
-        kept = [[record for record in records if record.pid != JUNK] for records in parts]
+        kept = _without_junk(parts)
         _check_parts(root, kept)
         if "train" in folders and query is None and not kept[0]:
             raise DataError(f"{root / 'train'}: holds no images of people; expected {_FOLDER_PATTERN}")
-        super().__init__(folder_name(root), "as given", "as given", *kept)
-        object.__setattr__(self, "junk", sum(map(len, parts)) - sum(map(len, kept)))
-
-    def __repr__(self) -> str:
-        return _repr(self)
-
-
-_PARTS = ("train", "query", "gallery")
+        super().__init__(folder_name(root), parts)
 
 
 def _listed(source: FolderSource, part: str, names: Iterable[str | os.PathLike[str]] | None) -> list[Record]:
@@ -219,19 +216,8 @@ def _listed(source: FolderSource, part: str, names: Iterable[str | os.PathLike[s
     return records
 
 
-def _check_beside(root: Path) -> None:
-    """Refuse pictures and people beside query/ and gallery/, which nobody would read."""
-    files, folders = list_folder(root)
-    beside = [name for name in files if is_image_name(name)] + [n for n in folders if _PERSON_FOLDER.fullmatch(n)]
-    if beside:
-        raise DataError(
-            f"{root}: {a_few(beside)} would not be read beside query/ and gallery/; move what belongs to a part into "
-            "its folder, and the rest away"
-        )
-
-
 def _scan(source: FolderSource, below: str) -> list[Record]:
-    """Read the pictures in `below` and in the folders of persons there, in the order of their names."""
+    """Read the images in `below` and in the folders of persons there, in the order of their names."""
     folder = source.root / below
     prefix = f"{below}/" if below else ""
     files, people = list_folder(folder)
@@ -304,7 +290,7 @@ def _record(source: FolderSource, name: str) -> Record:
 
 
 def _is_distractor(record: Record) -> bool:
-    """Whether an image is of nobody in particular, as Market-1501's 0000; the folder 0/ of a person is not."""
+    """Return whether an image is one of Market-1501's 0000; the folder 0/ of a person is not."""
     *folders, name = record.image.split("/")
     flat = not (folders and _PERSON_FOLDER.fullmatch(folders[-1]))
     return record.pid == 0 and _MARKET_NAME.fullmatch(name) is not None and (flat or name.startswith("0000_"))
@@ -313,12 +299,8 @@ def _is_distractor(record: Record) -> bool:
 def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[list[Record], list[Record]]:
     """Choose queries among the images of some people, as `FolderDataset` documents; the rest is the gallery.
 
-    Args:
-        where: what the images are, for messages.
-        records: images of people; nobody who was seen by one camera only becomes a query, and no distractor.
-
     Raises:
-        DataError: nobody was seen by two cameras.
+        DataError: nobody was seen by two cameras; the message begins with `where`.
 
     Example:
         >>> shots = [Record(f"7/{camid}_{i}.png", 7, camid, None) for camid in (1, 2) for i in (0, 1)]
@@ -348,15 +330,15 @@ def query_and_gallery(where: str | Path, records: Sequence[Record]) -> tuple[lis
 
 def _check_parts(root: Path, parts: Sequence[Sequence[Record]]) -> None:
     seen: dict[str, str] = {}
-    for part, records in zip(_PARTS, parts, strict=True):
+    for part, records in zip(PARTS, parts, strict=True):
         for record in records:
             if record.image in seen:
                 raise DataError(f"{root}: {record.image} is in {seen[record.image]} and in {part}; once is enough")
             seen[record.image] = part
-    for part, records in zip(_PARTS[1:], parts[1:], strict=True):
+    for part, records in zip(PARTS[1:], parts[1:], strict=True):
         if not records:
             raise DataError(f"{root}: {part} holds no images; expected {_FOLDER_PATTERN}")
-    _check_people(root, _PARTS, parts)
+    _check_people(root, PARTS, parts)
     plain = [r for part in parts for r in part if not _CAMERA.search(r.image.rpartition("/")[2])]
     if len({r.pid for r in plain}) > 1 and all(r.pid == r.camid for r in plain):
         raise DataError(
@@ -366,11 +348,7 @@ def _check_parts(root: Path, parts: Sequence[Sequence[Record]]) -> None:
 
 
 def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Record]]) -> None:
-    """Refuse distractors where people are expected, and people who are in training and in test.
-
-    Raises:
-        DataError: such are there; the message counts them.
-    """
+    """Refuse distractors where people are expected, and people who are in training and in test."""
     distractors = [[record.image for record in part if _is_distractor(record)] for part in parts]
     for name, found in zip(names[:2], distractors[:2], strict=True):
         if found:
@@ -385,12 +363,3 @@ def _check_people(root: Path, names: Sequence[str], parts: Sequence[Sequence[Rec
             f"({distractors[-1][0]}): searches for that person would count them as right; number people from 1"
         )
     refuse_shared(root, *parts)
-
-
-def _bad_names(folder: Path, bad: Sequence[str], pattern: str) -> str:
-    return f"{folder}: {len(bad)} names do not parse: {a_few(bad)}; expected {pattern}; rename or remove them"
-
-
-def _repr(data: Splits) -> str:
-    counts = f"{len(data.train)} train, {len(data.query)} query, {len(data.gallery)} gallery"
-    return f"{type(data).__name__}({data.name!r}: {counts} images, {data.junk} junk left out)"

@@ -1,4 +1,4 @@
-"""Where the files of CUHK03 lie: the layouts that people have, and one message when something is missing."""
+"""Where the files of CUHK03 lie: the layouts in use, and one message when something is missing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from reidlab.data.listing import folder_name
+from reidlab.data.listing import PART_FOLDERS, existing, folder_name
 from reidlab.data.names import BOXES
 from reidlab.data.protocolfile import PROTOCOL_SOURCE
-from reidlab.errors import DataError
 from reidlab.files import read_json
 
 MAT_NAME = "cuhk-03.mat"
 MAT_SOURCE = "from its authors on request, www.ee.cuhk.edu.hk/~xgwang/CUHK_identification.html"
-NP_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
 _BASES = ("", "cuhk03", "cuhk03-np", "CUHK03-NP")
 _BOX_FOLDERS = {"labeled": ("labeled", "labelled", "label"), "detected": ("detected", "detect")}
 
@@ -34,23 +32,21 @@ def protocol_name(box: str) -> str:
 class Layout:
     """What was found under a data folder for one box type; None where nothing was.
 
-    Args:
-        root: the folder that was searched.
-        mat: `cuhk-03.mat`.
-        protocol: the new-protocol file of the box type.
-        extracted: the folder that holds `images_labeled/` or `images_detected/`.
-        np_folder: the CUHK03-NP folder of the box type.
-        world: what the embedded world is called, if a `world.json` says that this is one.
-
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
 
     root: Path
+    """The folder that was searched."""
     mat: Path | None
+    """`cuhk-03.mat`."""
     protocol: Path | None
+    """The new-protocol file of the box type."""
     extracted: Path | None
+    """The folder that holds `images_labeled/` or `images_detected/`."""
     np_folder: Path | None
+    """The CUHK03-NP folder of the box type."""
     world: str | None
+    """What the embedded world is called, if a `world.json` says that this is one."""
 
 
 def mat_places(root: Path) -> list[Path]:
@@ -64,14 +60,7 @@ def protocol_places(root: Path, box: str) -> list[Path]:
 
 
 def find_layout(root: str | os.PathLike[str], box: str) -> Layout:
-    """Look what a folder holds of CUHK03.
-
-    Args:
-        root: the folder, or the one above it.
-        box: "labeled" or "detected".
-
-    Returns:
-        What was found; nothing is opened.
+    """Find the files of CUHK03 of a box type in a folder or the one above it; nothing is opened.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -83,19 +72,23 @@ def find_layout(root: str | os.PathLike[str], box: str) -> Layout:
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "no such folder"
-        raise FileNotFoundError(f"{root}: {what}; give the folder that holds cuhk03_release/{MAT_NAME}")
+    root = existing(root)
     bases = [root / base for base in _BASES]
+    # The box type of a CUHK03-NP folder is the name of the folder around its three parts.
+    inner = [base / name for base in bases for name in _BOX_FOLDERS[box]]
+    inner += [base / name.capitalize() for base in bases for name in _BOX_FOLDERS[box]]
     return Layout(
         root=root,
         mat=_first(mat_places(root), Path.is_file),
         protocol=_first(protocol_places(root, box), Path.is_file),
         extracted=_first(bases, lambda base: (base / f"images_{box}").is_dir()),
-        np_folder=_first(_np_places(bases, box), lambda folder: all((folder / n).is_dir() for n in NP_FOLDERS)),
+        np_folder=_first([*inner, *bases], lambda folder: all((folder / n).is_dir() for n in PART_FOLDERS)),
         world=_world_name(_first([base / "world.json" for base in bases], Path.is_file)),
     )
+
+
+def _first(places: list[Path], holds: Callable[[Path], bool]) -> Path | None:
+    return next((place for place in places if holds(place)), None)
 
 
 def _world_name(card: Path | None) -> str | None:
@@ -109,15 +102,8 @@ def _world_name(card: Path | None) -> str | None:
         return "Walkers (size unknown)"
 
 
-def _np_places(bases: list[Path], box: str) -> list[Path]:
-    """The box type of a CUHK03-NP folder is the name of the folder around its three parts."""
-    inner = [base / name for base in bases for name in _BOX_FOLDERS[box]]
-    inner += [base / name.capitalize() for base in bases for name in _BOX_FOLDERS[box]]
-    return inner + bases
-
-
 def box_of_folder(folder: Path) -> str | None:
-    """Read the box type off a folder's name: `labeled`, `cuhk03_np_detected`, ...; None if it does not tell.
+    """Read the box type off a folder's name such as `labeled` or `cuhk03_np_detected`; None if it names none or both.
 
     Example:
         >>> box_of_folder(Path("cuhk03-np/detected")), box_of_folder(Path("cuhk03-np"))
@@ -139,26 +125,11 @@ def missing_error(layout: Layout, box: str, protocol: str) -> FileNotFoundError:
     if protocol == "new" and not layout.protocol:
         where = looked_in(root, protocol_places(root, box))
         lacks.append(f"{protocol_name(box)} ({where}; to be had from {PROTOCOL_SOURCE})")
-    instead = f"images_{box}/ with the protocol file, or a CUHK03-NP folder ({', '.join(NP_FOLDERS)})"
+    instead = f"images_{box}/ with the protocol file, or a CUHK03-NP folder ({', '.join(PART_FOLDERS)})"
     hint = f"; instead of {MAT_NAME} also {instead} will do" if protocol == "new" and not images else ""
     if protocol == "classic" and (layout.extracted or layout.np_folder):
         hint = f"; the test sets of the classic protocol are in {MAT_NAME} only, so image folders will not do"
     return FileNotFoundError(f"{root}: missing {' and '.join(lacks)}{hint}")
-
-
-def require_box(folder: Path, box: str) -> None:
-    """Refuse a CUHK03-NP folder whose name says the other box type.
-
-    Raises:
-        DataError: it does.
-    """
-    said = box_of_folder(folder)
-    if said not in (None, box):
-        raise DataError(f"{folder}: got box={box!r}, but the folder's name says {said}; give the folder of {box} boxes")
-
-
-def _first(places: list[Path], holds: Callable[[Path], bool]) -> Path | None:
-    return next((place for place in places if holds(place)), None)
 
 
 def looked_in(root: Path, places: list[Path]) -> str:

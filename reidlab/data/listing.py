@@ -6,11 +6,12 @@ import os
 import re
 from pathlib import Path
 
-from reidlab.data.names import a_few
-from reidlab.errors import DataError
+from reidlab.errors import DataError, a_few
 
 IMAGE_SUFFIX = r"\.(?:jpe?g|png|bmp|webp|tiff?)"
 """How names of images end, as a regular expression to be used without regard to case."""
+PART_FOLDERS = ("bounding_box_train", "query", "bounding_box_test")
+"""Folders of the training images, queries and gallery of Market-1501 and CUHK03-NP."""
 _IS_IMAGE = re.compile(rf".*{IMAGE_SUFFIX}", re.ASCII | re.IGNORECASE)
 # ._NAME is macOS's AppleDouble of NAME; Market-1501's own archive holds a Thumbs.db.
 _SYSTEM_FILE = re.compile(r"(?:eh)?thumbs(?:_vista)?\.db|desktop\.ini|icon\r|\._.*|.*:zone\.identifier", re.IGNORECASE)
@@ -32,10 +33,10 @@ def is_image_name(name: str) -> bool:
 
 
 def list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """List the files and the folders in a folder, both sorted; links count as what they point to.
+    """List the files and the folders in a folder, both sorted; links count as what they point to, nothing is opened.
 
     Left out are known system files (`Thumbs.db`, `._0001.jpg`), system folders (`.ipynb_checkpoints`, `__MACOSX`) and
-    hidden files that are not named as images are. No file is opened.
+    hidden files that are not named as images are.
 
     Raises:
         DataError: a link points nowhere, or an entry is neither a file nor a folder.
@@ -43,7 +44,10 @@ def list_folder(folder: Path) -> tuple[list[str], list[str]]:
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
     with os.scandir(folder) as entries:
         for entry in entries:
-            kind = _kind(entry)
+            try:
+                kind = 0 if entry.is_file() else 1 if entry.is_dir() else 2
+            except OSError:  # links in a circle
+                kind = 2
             system = _SYSTEM_FOLDER if kind == 1 else _SYSTEM_FILE
             hidden = kind != 1 and entry.name.startswith(".") and not is_image_name(entry.name)
             if not hidden and not system.fullmatch(entry.name):
@@ -72,14 +76,6 @@ def list_images(folder: Path) -> list[str]:
     return files
 
 
-def _kind(entry: os.DirEntry[str]) -> int:
-    """0 for a file, 1 for a folder, 2 for anything else."""
-    try:
-        return 0 if entry.is_file() else 1 if entry.is_dir() else 2
-    except OSError:  # links in a circle
-        return 2
-
-
 def folder_name(folder: str | os.PathLike[str]) -> str:
     """Return the name of a folder as its user knows it; that of a link, not of what it points to.
 
@@ -91,12 +87,9 @@ def folder_name(folder: str | os.PathLike[str]) -> str:
 
 
 def existing(root: str | os.PathLike[str]) -> Path:
-    """Return the path of a folder that is there.
-
-    Raises:
-        FileNotFoundError: no such folder, or a file.
-    """
+    """Return the path of a folder that is there; FileNotFoundError if it is not, or is a file."""
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: {'is a file, not a folder' if root.exists() else 'no such folder'}")
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise FileNotFoundError(f"{root}: {what}; give the folder that holds the data")
     return root

@@ -1,4 +1,4 @@
-"""The two MATLAB formats of CUHK03: images in version 7.3 (which is HDF5), protocols in version 5."""
+"""Writing images in MATLAB's version 7.3 (which is HDF5), with the structure of `cuhk-03.mat`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from reidlab.checks import image_problem
 from reidlab.data.matheader import HEADER_DATE, first_line
-from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY, PAIR_SIZES, image_name, parse_image_name
-from reidlab.data.protocolfile import NewProtocol, read_new_protocol, write_new_protocol
+from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY
 from reidlab.files import atomic_path
-
-__all__ = [
-    "BOXES",
-    "PAIR_SIZES",
-    "NewProtocol",
-    "image_name",
-    "parse_image_name",
-    "read_new_protocol",
-    "write_cuhk03_mat",
-    "write_new_protocol",
-]
 
 USER_BLOCK = 512
 
@@ -47,8 +36,7 @@ class _Mat73:
 
     def add(self, array: np.ndarray, matlab_class: str, empty: bool = False) -> h5py.Reference:
         """Store an array in /#refs# and return a reference to it."""
-        name = _letters(self.count)
-        self.count += 1
+        name = self.next_name()
         space = h5py.h5s.create_simple(array.shape)
         kind = h5py.h5t.py_create(array.dtype, logical=True)
         try:
@@ -59,10 +47,21 @@ class _Mat73:
             raise _disk_error(self.path, error) from None
         return h5py.h5r.create(self.refs, name, h5py.h5r.OBJECT)
 
-    def put(self, name: str, references: np.ndarray) -> None:
-        """Store a cell array of references under the file's root, where MATLAB keeps variables."""
+    def add_cells(self, name: bytes | str, references: np.ndarray) -> h5py.Reference:
+        """Store a cell array; MATLAB keeps variables under the file's root, what they refer to in /#refs#."""
         dataset = self.file.create_dataset(name, data=references, dtype=h5py.ref_dtype)
         self.mark(dataset.id, "cell")
+        return dataset.ref
+
+    def next_name(self) -> bytes:
+        """Count as MATLAB names its hidden objects: a, b, ..., z, aa, ab, ..."""
+        name = ""
+        self.count += 1
+        number = self.count
+        while number:
+            number, letter = divmod(number - 1, 26)
+            name = chr(ord("a") + letter) + name
+        return name.encode()
 
     def mark(self, dataset: h5py.h5d.DatasetID, matlab_class: str, empty: bool = False) -> None:
         """Attach the attributes by which MATLAB knows what a dataset is."""
@@ -106,6 +105,8 @@ def write_cuhk03_mat(
 ) -> Path:
     """Write a file of the structure of `cuhk-03.mat`: atomically, one image in memory at a time.
 
+    The same input in the same order gives the same bytes.
+
     Args:
         path: the file to write.
         identities_per_pair: number of identities of each camera pair; CUHK03's are `PAIR_SIZES`.
@@ -113,9 +114,6 @@ def write_cuhk03_mat(
             identity from 1, index 0 to 9 (0 to 4 are view 1), image uint8 (H, W, 3) RGB.
             A cell that is not given becomes an empty one.
         testsets: the test identities of each classic split, (n, 2) whole numbers: pair and identity, from 1.
-
-    Returns:
-        The path. The same input in the same order gives the same bytes.
 
     Raises:
         ValueError: a number is out of its range, an image comes twice or is not uint8 (H, W, 3).
@@ -142,12 +140,14 @@ def write_cuhk03_mat(
             cells = {box: [np.full((IMAGES_PER_IDENTITY, n), mat.empty, object) for n in sizes] for box in BOXES}
             _store_images(mat, cells, images)
             for box in sorted(BOXES):
-                references = [_add_cells(mat, table) for table in cells[box]]
-                mat.put(box, np.array([references], object))
+                references = [mat.add_cells(b"#refs#/" + mat.next_name(), table) for table in cells[box]]
+                mat.add_cells(box, np.array([references], object))
             references = [mat.add(np.ascontiguousarray(pairs.T, np.float64), "double") for pairs in tests]
-            mat.put("testsets", np.array([references], object).reshape(1, len(tests)))
+            mat.add_cells("testsets", np.array([references], object).reshape(1, len(tests)))
         with temporary.open("rb+") as file:
-            file.write(_user_block())
+            text = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, {HEADER_DATE} HDF5 schema 1.00 ."
+            # Bytes 124 to 127 are the version, 2.0, and the byte order: how every reader tells 7.3 from 5.
+            file.write((text.encode().ljust(116) + bytes(8) + b"\x00\x02IM").ljust(USER_BLOCK, b"\0"))
     return path
 
 
@@ -159,22 +159,13 @@ def _store_images(mat: _Mat73, cells: dict[str, list[np.ndarray]], images: Itera
         table = cells[box][pair - 1]
         if not (1 <= identity <= table.shape[1] and 0 <= index < IMAGES_PER_IDENTITY):
             raise ValueError(f"{where}: expected an identity from 1 to {table.shape[1]} and an index from 0 to 9")
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"{where}: got {got}, expected an array uint8 (H, W, 3)")
+        if problem := image_problem(image):
+            raise ValueError(f"{where}: {problem}")
         if 0 in image.shape:
             raise ValueError(f"{where}: got an image without pixels, {image.shape}; leave the cell out instead")
         if table[index, identity - 1] is not mat.empty:
             raise ValueError(f"{where}: came twice; every cell holds one image")
         table[index, identity - 1] = mat.add(np.ascontiguousarray(image.T), "uint8")  # (3, W, H)
-
-
-def _add_cells(mat: _Mat73, table: np.ndarray) -> h5py.Reference:
-    name = _letters(mat.count)
-    mat.count += 1
-    dataset = mat.file["#refs#"].create_dataset(name, data=table, dtype=h5py.ref_dtype)
-    mat.mark(dataset.id, "cell")
-    return dataset.ref
 
 
 def _check_testset(number: int, pairs: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -185,19 +176,3 @@ def _check_testset(number: int, pairs: np.ndarray, sizes: Sequence[int]) -> np.n
         if not (1 <= pair <= len(sizes) and 1 <= identity <= sizes[pair - 1]):
             raise ValueError(f"testsets[{number}]: there is no identity {identity} in pair {pair}; sizes are {sizes}")
     return pairs
-
-
-def _letters(number: int) -> bytes:
-    """Count as MATLAB names its hidden objects: a, b, ..., z, aa, ab, ..."""
-    name = ""
-    number += 1
-    while number:
-        number, letter = divmod(number - 1, 26)
-        name = chr(ord("a") + letter) + name
-    return name.encode()
-
-
-def _user_block() -> bytes:
-    text = f"MATLAB 7.3 MAT-file, Platform: GLNXA64, {HEADER_DATE} HDF5 schema 1.00 ."
-    # Bytes 124 to 127 are the version, 2.0, and the byte order: how every reader tells 7.3 from 5.
-    return (text.encode().ljust(116) + bytes(8) + b"\x00\x02IM").ljust(USER_BLOCK, b"\0")

@@ -1,4 +1,4 @@
-"""What a `.mat` file really is, told from its first bytes, before any library gets to see it."""
+"""What a `.mat` file really is, by its first bytes, before any library reads it."""
 
 from __future__ import annotations
 
@@ -30,19 +30,17 @@ H5_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, Arithmet
 def describe_problem(path: str | os.PathLike[str], version: Version) -> str | None:
     """Say what is wrong with a `.mat` file as a whole, or None.
 
-    Only the first kilobytes are read, so this is quick on a file of any size. The loader and
-    `reidlab.data.check` both ask here: one fault has one wording.
+    Only the first kilobytes are read. The loader and `reidlab.data.check` both call this: one fault has one wording.
 
     Args:
         path: the file.
         version: what it should be: "7.3" for `cuhk-03.mat`, "5" for a new-protocol file.
 
     Returns:
-        One line beginning with the path: what was found, what was expected, what to do; None if all is well.
+        One line beginning with the path: what was got, what was expected, what to do.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OSError: it cannot be read.
+        OSError: there is no such file, or it cannot be read.
 
     Example:
         >>> import tempfile
@@ -56,21 +54,20 @@ def describe_problem(path: str | os.PathLike[str], version: Version) -> str | No
     path = Path(path)
     if path.is_dir():
         return f"{path}: is a folder; expected a file: {_EXPECTED[version]}"
-    size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(4096)
-    problem = _truncated(path, start, size) if _version(path, start) == version else _wrong_kind(path, start, version)
-    return f"{path}: {problem}" if problem else None
+    if _version(path, start) != version:
+        return f"{path}: {_wrong_kind(path, start, version)}"
+    got, whole = path.stat().st_size, (_size_mat5 if version == "5" else _size_hdf5)(path)
+    if whole is None:
+        return f"{path}: truncated: got {got:,} bytes and no HDF5 part behind the header; {_COPY_AGAIN}"
+    # MATLAB 5 files give the size of each element only, so what came behind the last one stays unknown.
+    of = "of at least" if version == "5" else "of"
+    return f"{path}: truncated: got {got:,} {of} {whole:,} bytes; {_COPY_AGAIN}" if got < whole else None
 
 
 def open_mat73(path: str | os.PathLike[str]) -> h5py.File:
-    """Open a MATLAB 7.3 file for reading; a damaged one gives one clear line.
-
-    Args:
-        path: for example `cuhk-03.mat`.
-
-    Returns:
-        The open HDF5 file; the caller closes it.
+    """Open a MATLAB 7.3 file such as `cuhk-03.mat` for reading; the caller closes it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,7 +84,12 @@ def open_mat73(path: str | os.PathLike[str]) -> h5py.File:
         problem = describe_problem(path, "7.3")
         if problem:
             raise DataError(problem)
-        return _open_hdf5(path)
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            if "lock" not in str(error):
+                raise
+            return h5py.File(path, "r", locking=False)  # many network disks refuse locks; nothing is written anyway
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file; expected {_EXPECTED['7.3']}") from None
     except PermissionError as error:
@@ -98,18 +100,8 @@ def open_mat73(path: str | os.PathLike[str]) -> h5py.File:
         raise DataError(f"{path}: damaged inside ({first_line(error)}); {_COPY_AGAIN}") from None
 
 
-def _open_hdf5(path: str | os.PathLike[str]) -> h5py.File:
-    """Open with h5py's usual lock, as other openers in the same process do, or without where there is none."""
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if "lock" not in str(error):
-            raise
-        return h5py.File(path, "r", locking=False)  # many network disks refuse locks; nothing is written anyway
-
-
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, cut to a length: those of the libraries are long.
+    """Return the first line of an error's text, cut to 160 characters: those of the libraries are long.
 
     Example:
         >>> first_line(OSError("broken\\nat line 3"))
@@ -150,10 +142,12 @@ def _wrong_kind(path: Path, start: bytes, version: Version) -> str:
         return f"is empty (0 bytes); {_COPY_AGAIN}"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if re.match(rb"<(!doctype\s+html|html|head|\?xml)", text, re.IGNORECASE) or b"<html" in text.lower():
-        return (
-            f"is a web page saved as .mat (scipy says of it: {_scipy_says(start)}); "
-            "download the file itself, on GitHub by the button 'Download raw file'"
-        )
+        says = "a file of unknown type"  # what people search for: scipy reads two letters of the page as a version
+        if 0 not in start[:4] and len(start) >= 128:
+            first = int(start[126] == ord("I"))
+            says = f"'Unknown mat file type, version {start[124 + first]}, {start[125 - first]}'"
+        remedy = "download the file itself, on GitHub by the button 'Download raw file'"
+        return f"is a web page saved as .mat (scipy says of it: {says}); {remedy}"
     if text.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, a note of where the file is; run `git lfs pull`, or download the file itself"
     for magic, name in _ARCHIVES.items():
@@ -166,23 +160,6 @@ def _wrong_kind(path: Path, start: bytes, version: Version) -> str:
     if all(byte >= 32 or byte in b"\t\r\n\f" for byte in start):
         return f"is a text file that begins {start[:40].decode('latin-1')!r}; {expected}"
     return f"is neither HDF5 nor a MATLAB 5 file (begins with the bytes {start[:8].hex(' ')}); {expected}"
-
-
-def _scipy_says(start: bytes) -> str:
-    """Return the riddle that scipy's reader would make of these bytes, so that a search for it ends here."""
-    if 0 in start[:4] or len(start) < 128:
-        return "a file of unknown type"
-    first = int(start[126] == ord("I"))
-    return f"'Unknown mat file type, version {start[124 + first]}, {start[125 - first]}'"
-
-
-def _truncated(path: Path, start: bytes, size: int) -> str | None:
-    whole = _size_mat5(path, size) if _version(path, start) == "5" else _size_hdf5(path)
-    if whole is None:
-        return f"truncated: got {size:,} bytes and no HDF5 part behind the header; {_COPY_AGAIN}"
-    # MATLAB 5 files tell the size of each element only, so what came behind the last one stays unknown.
-    of = "of at least" if _version(path, start) == "5" else "of"
-    return f"truncated: got {size:,} {of} {whole:,} bytes; {_COPY_AGAIN}" if size < whole else None
 
 
 def _size_hdf5(path: Path) -> int | None:
@@ -201,14 +178,12 @@ def _size_hdf5(path: Path) -> int | None:
     return end + place - base  # the addresses count from base, which is where the superblock is
 
 
-def _size_mat5(path: Path, size: int) -> int:
+def _size_mat5(path: Path) -> int:
     """Return the size that a MATLAB 5 file says it has, by following its elements from tag to tag."""
-    place = 128
+    place, size = 128, path.stat().st_size
     with path.open("rb") as file:
-        order = "<"
         file.seek(126)
-        if file.read(2) == b"MI":
-            order = ">"
+        order = ">" if file.read(2) == b"MI" else "<"
         while place < size:
             file.seek(place)
             tag = file.read(8)

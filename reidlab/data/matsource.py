@@ -81,7 +81,7 @@ class MatSource:
         self._tables: dict[str, list[np.ndarray]] = {}
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
+        """Close the file; the next use opens it anew."""
         if self._file is not None:
             self._file.close()
         self._forget()
@@ -95,21 +95,23 @@ class MatSource:
         return self._file
 
     def load(self, name: str) -> np.ndarray:
-        """Read one image as uint8 (H, W, 3), RGB.
-
-        Args:
-            name: box and image name, `labeled/1_001_1_01.png`.
+        """Read one image, such as `labeled/1_001_1_01.png`, as uint8 (H, W, 3), RGB.
 
         Raises:
             DataError: the name does not parse, its cell is empty or missing, or holds no 8-bit RGB image.
         """
         box, _, file_name = name.rpartition("/")
-        pair, identity, _, image = parse_image_name(file_name)
+        pair, identity, _, number = parse_image_name(file_name)
         try:
-            dataset = self.cell(box, pair, identity, image - 1)
+            dataset = self.cell(box, pair, identity, number - 1)
             problem = describe_cell(dataset)
             if problem is None:
-                return _read_pixels(dataset)
+                stored = np.empty(dataset.shape, np.uint8)  # (3, W, H), as MATLAB stores an image
+                dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, stored)
+                image = np.empty(stored.shape[::-1], np.uint8)  # (H, W, 3)
+                for channel in range(3):  # three plain transpositions are 3 times as fast as one of all axes
+                    image[:, :, channel] = stored[channel].T
+                return image
         except _NowhereError as error:
             problem = str(error)
         except (DataError, FileNotFoundError):
@@ -145,14 +147,19 @@ class MatSource:
         if box not in self._tables:
             if box not in BOXES:
                 raise DataError(f"{self.path}: got the box type {box!r}, expected one of {', '.join(BOXES)}")
-            cells = [self._cells(ref, f"/{box}, pair {n}") for n, ref in enumerate(self._variable(file, box), 1)]
-            for number, table in enumerate(cells, 1):
-                if table.ndim != 2 or table.shape[0] != IMAGES_PER_IDENTITY:
+            tables = []
+            for number, reference in enumerate(self._variable(file, box), 1):
+                where = f"{self.path}: /{box}, pair {number}"
+                table = h5py.Dataset(self._dataset(reference, where))
+                if table.dtype != h5py.ref_dtype:
+                    raise DataError(f"{where}: got {table.dtype} {table.shape}, expected a cell array")
+                if len(table.shape) != 2 or table.shape[0] != IMAGES_PER_IDENTITY:
                     raise DataError(
-                        f"{self.path}: /{box}, pair {number}: got a cell array of shape {table.shape}, "
+                        f"{where}: got a cell array of shape {table.shape}, "
                         f"expected ({IMAGES_PER_IDENTITY}, identities); is this cuhk-03.mat?"
                     )
-            self._tables[box] = cells
+                tables.append(table[()])
+            self._tables[box] = tables
         return self._tables[box]
 
     def sizes(self, box: str) -> list[int]:
@@ -183,7 +190,7 @@ class MatSource:
 
     @_one_line
     def present(self, box: str) -> list[np.ndarray]:
-        """Tell which cells hold an image, one bool (identities, 10) array per camera pair.
+        """Return which cells hold an image, one bool (identities, 10) array per camera pair.
 
         Follows every reference but reads no pixels: about half a second for CUHK03.
 
@@ -204,11 +211,10 @@ class MatSource:
 
     @_one_line
     def empty(self, box: str) -> list[np.ndarray]:
-        """Tell which cells are empty as far as can be seen without visiting them, bool (identities, 10) per pair.
+        """Return which cells are empty as far as their addresses show, one bool (identities, 10) array per pair.
 
-        MATLAB points untouched cells at one shared empty object, so an address that occurs twice is one.
-        Cells that are empty in another way show only when they are followed, as `present` does. On a
-        cold disk that is the difference between a blink and minutes.
+        MATLAB points untouched cells at one shared empty object, so an address that occurs twice is one. Cells that are
+        empty in another way show only when they are followed, as by `present`, which takes minutes on a cold disk.
         """
         file, answer = self.file, []
         variable = self._variable(file, box)
@@ -237,12 +243,6 @@ class MatSource:
             raise DataError(f"{self.path}: the variable {name} is too large or in another file; not CUHK03's file")
         return content[()].ravel()
 
-    def _cells(self, reference: h5py.Reference, where: str) -> np.ndarray:
-        dataset = h5py.Dataset(self._dataset(reference, f"{self.path}: {where}"))
-        if dataset.dtype != h5py.ref_dtype:
-            raise DataError(f"{self.path}: {where}: got {dataset.dtype} {dataset.shape}, expected a cell array")
-        return dataset[()]
-
     def _dataset(self, reference: h5py.Reference, where: str) -> h5py.h5d.DatasetID:
         try:
             dataset = _follow(self.file, reference)
@@ -259,7 +259,7 @@ class _NowhereError(DataError):
 
 
 def _describe(file: h5py.File, reference: h5py.Reference) -> str | None:
-    """Describe the cell behind a reference, as `describe_cell` does."""
+    """Describe the cell behind a reference as `describe_cell` does."""
     try:
         return describe_cell(_follow(file, reference))
     except _NowhereError as error:
@@ -278,21 +278,8 @@ def _follow(file: h5py.File, reference: h5py.Reference) -> h5py.h5d.DatasetID:
     return found
 
 
-def _read_pixels(dataset: h5py.h5d.DatasetID) -> np.ndarray:
-    """Read (3, W, H), as MATLAB stores an image, and turn it into (H, W, 3)."""
-    stored = np.empty(dataset.shape, np.uint8)
-    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, stored)
-    image = np.empty(stored.shape[::-1], np.uint8)
-    for channel in range(3):  # three plain transpositions are 3 times as fast as one of all axes
-        image[:, :, channel] = stored[channel].T
-    return image
-
-
 def describe_cell(dataset: h5py.h5d.DatasetID) -> str | None:
-    """Say why a cell holds no 8-bit RGB image, or None if it does; reads no pixels.
-
-    Returns:
-        `EMPTY` for an empty cell; else a description such as "is 16 bits deep: ...".
+    """Say why a cell holds no 8-bit RGB image (`EMPTY` for an empty one), or None if it does; reads no pixels.
 
     Example:
         >>> with h5py.File("x", "w", driver="core", backing_store=False) as file:
@@ -305,7 +292,12 @@ def describe_cell(dataset: h5py.h5d.DatasetID) -> str | None:
     is_bytes = dataset.get_type().equal(h5py.h5t.STD_U8LE)
     if is_bytes and len(shape) == 3 and shape[0] == 3 and min(shape) > 0 and max(shape) <= _MAX_SIDE:
         return _unsafe(dataset)
-    if _is_empty(dataset):
+    if h5py.h5a.exists(dataset, b"MATLAB_empty"):
+        empty = bool(h5py.Dataset(dataset).attrs["MATLAB_empty"])
+    else:  # files rewritten by other tools lose the attribute but keep MATLAB's two numbers, 0 and 0
+        zeros = shape in ((2,), (1, 2), (2, 1)) and not np.any(h5py.Dataset(dataset)[()])
+        empty = 0 in shape or zeros
+    if empty:
         return EMPTY
     got = f"got {dataset.dtype} {shape}, expected uint8 (3, W, H)"
     if not is_bytes and len(shape) == 3:
@@ -316,17 +308,8 @@ def describe_cell(dataset: h5py.h5d.DatasetID) -> str | None:
 
 
 def _unsafe(dataset: h5py.h5d.DatasetID) -> str | None:
+    """Say what is wrong with a dataset whose content lies outside the file."""
     plan = dataset.get_create_plist()
-    inside = plan.get_layout() in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED)
-    return (
-        None if inside and not plan.get_external_count() else "keeps its content in another file, which is not followed"
-    )
-
-
-def _is_empty(dataset: h5py.h5d.DatasetID) -> bool:
-    if h5py.h5a.exists(dataset, b"MATLAB_empty"):
-        return bool(h5py.Dataset(dataset).attrs["MATLAB_empty"])
-    if 0 in dataset.shape:
-        return True
-    # Files rewritten by other tools lose the attribute but keep MATLAB's two numbers, 0 and 0.
-    return dataset.shape in ((2,), (1, 2), (2, 1)) and not np.any(h5py.Dataset(dataset)[()])
+    if plan.get_layout() in (h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED) and not plan.get_external_count():
+        return None
+    return "keeps its content in another file, which is not followed"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 from reidlab.errors import DataError
 
@@ -25,9 +24,6 @@ def image_name(pair: int, identity: int, view: int, image: int) -> str:
         view: 1 or 2, the camera of the pair.
         image: 1 to 10, counted over both views: 1 to 5 are view 1, 6 to 10 are view 2.
 
-    Returns:
-        The file name, `{pair}_{identity}_{view}_{image}.png`.
-
     Raises:
         ValueError: a number is out of its range, or the view does not fit the image.
 
@@ -48,13 +44,7 @@ def image_name(pair: int, identity: int, view: int, image: int) -> str:
 
 
 def parse_image_name(name: str) -> tuple[int, int, int, int]:
-    """Take an image name apart; folders in front of it are passed over.
-
-    Args:
-        name: for example `1_001_1_02.png`, or `labeled/1_001_1_02.png`.
-
-    Returns:
-        (pair, identity, view, image), all counted from 1.
+    """Split an image name, with or without folders in front, into (pair, identity, view, image), all from 1.
 
     Raises:
         DataError: the name is of another form, or its view does not fit its image number.
@@ -85,14 +75,3 @@ def name_of_cell(pair: int, identity: int, index: int) -> str:
         '1_001_2_06.png'
     """
     return image_name(pair, identity, 1 if index < IMAGES_PER_VIEW else 2, index + 1)
-
-
-def a_few(items: Sequence[object], limit: int = 3) -> str:
-    """Write the first items of a list for an error message.
-
-    Example:
-        >>> a_few(["a", "b", "c", "d", "e"])
-        'a, b, c, ... (5 in all)'
-    """
-    text = ", ".join(str(item) for item in items[:limit])
-    return text if len(items) <= limit else f"{text}, ... ({len(items)} in all)"

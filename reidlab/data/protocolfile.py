@@ -1,20 +1,26 @@
-"""The new protocol's files: which images are for training, for queries, for the gallery; MATLAB version 5."""
+"""The new protocol's files, MATLAB version 5: which images are for training, for queries, for the gallery.
+
+They are read without trust, in Python alone: libraries that read every class of variable crash on damaged bytes.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import os
+import struct
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from reidlab.data.mat5 import read_mat5
 from reidlab.data.matheader import HEADER_DATE, describe_problem
-from reidlab.data.names import a_few, parse_image_name
-from reidlab.errors import DataError
+from reidlab.data.names import parse_image_name
+from reidlab.errors import DataError, a_few
 from reidlab.files import atomic_path
 
 PROTOCOL_SOURCE = "github.com/zhunzhong07/person-re-ranking, folder evaluation/data/CUHK03"
@@ -26,12 +32,10 @@ class NewProtocol:
     """What a new-protocol file says: a list of images, and which of them play which part.
 
     Args:
-        names: image names such as `1_001_1_01.png`, one per image of the box type.
+        names: N image names such as `1_001_1_01.png`.
         labels: identity number of each image, (N,) int64.
         camids: camera of each image, (N,) int64: the view, 1 or 2.
-        train_idx: positions in `names`, (T,) int64, counted from 1 as in the file.
-        query_idx: likewise, (Q,).
-        gallery_idx: likewise, (G,).
+        train_idx, query_idx, gallery_idx: positions in `names`, int64, counted from 1 as in the file.
 
     Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
@@ -56,16 +60,11 @@ def write_new_protocol(
     """Write a new-protocol file as Zhong et al. published them: MATLAB version 5, one column per variable.
 
     Args:
-        path: the file to write; written atomically, the same input gives the same bytes.
+        path: the file to write, atomically; the same input gives the same bytes.
         names: N image names.
         labels: N identity numbers, 1 to 65535.
         camids: N cameras, 1 or 2.
-        train_idx: positions in `names`, counted from 1.
-        query_idx: likewise.
-        gallery_idx: likewise.
-
-    Returns:
-        The path.
+        train_idx, query_idx, gallery_idx: positions in `names`, counted from 1.
 
     Raises:
         ValueError: lengths differ or a number does not fit the file's type.
@@ -106,17 +105,13 @@ def _column(values: Sequence[int], dtype: type, name: str) -> np.ndarray:
 
 
 def read_new_protocol(path: str | os.PathLike[str]) -> NewProtocol:
-    """Read a new-protocol file and make sure that it is consistent.
-
-    Args:
-        path: `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`.
-
-    Returns:
-        Its content, numbers as int64 (N,).
+    """Read a new-protocol file, `cuhk03_new_protocol_config_labeled.mat` or `..._detected.mat`, and check it.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not a MATLAB 5 file, is damaged, lacks a variable, or contradicts itself.
+        DataError: it is not a MATLAB 5 file, is damaged, lacks a variable, or contradicts itself: lengths differ; names
+            do not parse or come twice; positions are out of range; an image plays two parts; names, labels and cameras
+            disagree; people are in training and in test; a view is missing.
 
     Example:
         See `write_new_protocol`.
@@ -134,18 +129,20 @@ def read_new_protocol(path: str | os.PathLike[str]) -> NewProtocol:
     missing = [key for key in ("filelist", *_NUMBERS) if key not in content]
     if missing:
         raise DataError(f"{path}: lacks {', '.join(missing)}; is it a new-protocol file? Get it from {PROTOCOL_SOURCE}")
-    numbers = [_whole_numbers(path, key, content[key]) for key in _NUMBERS]
-    protocol = NewProtocol(_strings(path, content["filelist"]), *numbers)
-    check_new_protocol(path, protocol)
-    return protocol
-
-
-def _strings(path: Path, cells: object) -> list[str]:
-    names = cells if isinstance(cells, list) else [cells]
+    filelist = content["filelist"]
+    names = filelist if isinstance(filelist, list) else [filelist]
     bad = next((n for n, name in enumerate(names, 1) if not isinstance(name, str)), None)
     if bad is not None:
         raise DataError(f"{path}: filelist entry {bad} is no text; expected image names such as 1_001_1_01.png")
-    return names
+    protocol = NewProtocol(names, *(_whole_numbers(path, key, content[key]) for key in _NUMBERS))
+    if not len(names) == len(protocol.labels) == len(protocol.camids):
+        problem = f"got {len(names)} names, {len(protocol.labels)} labels and {len(protocol.camids)} cameras, expected "
+        problem += "one of each per image"
+    else:
+        problem = _names_problem(protocol) or _parts_problem(protocol)
+    if problem:
+        raise DataError(f"{path}: {problem}; get the file again from {PROTOCOL_SOURCE}")
+    return protocol
 
 
 def _whole_numbers(path: Path, key: str, values: object) -> np.ndarray:
@@ -157,29 +154,8 @@ def _whole_numbers(path: Path, key: str, values: object) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def check_new_protocol(path: Path, protocol: NewProtocol) -> None:
-    """Make sure that a protocol does not contradict itself.
-
-    Args:
-        path: where it was read from, for the message.
-        protocol: its content.
-
-    Raises:
-        DataError: lengths differ; names do not parse or come twice; positions are out of range; an image
-            plays two parts; names, labels and cameras disagree; a view is missing.
-    """
-    count = len(protocol.names)
-    if not count == len(protocol.labels) == len(protocol.camids):
-        raise DataError(
-            f"{path}: got {count} names, {len(protocol.labels)} labels and {len(protocol.camids)} cameras, "
-            f"expected one of each per image; get the file again from {PROTOCOL_SOURCE}"
-        )
-    for problem in (_names_problem(protocol), _positions_problem(protocol) or _people_problem(protocol)):
-        if problem:
-            raise DataError(f"{path}: {problem}; get the file again from {PROTOCOL_SOURCE}")
-
-
 def _names_problem(protocol: NewProtocol) -> str | None:
+    """Say which names do not parse or come twice, or what labels and cameras contradict."""
     twice = [name for name, times in Counter(protocol.names).items() if times > 1]
     if twice:
         return f"filelist names {len(twice)} images more than once: {a_few(twice)}"
@@ -203,7 +179,8 @@ def _names_problem(protocol: NewProtocol) -> str | None:
     return f"several people have the same label: {a_few(shared)}" if shared else None
 
 
-def _positions_problem(protocol: NewProtocol) -> str | None:
+def _parts_problem(protocol: NewProtocol) -> str | None:
+    """Say which positions are out of range or play two parts, who is in training and in test, or which view lacks."""
     count, parts = len(protocol.names), {}
     for key in ("train_idx", "query_idx", "gallery_idx"):
         positions = getattr(protocol, key)
@@ -218,15 +195,165 @@ def _positions_problem(protocol: NewProtocol) -> str | None:
         both = sorted(parts[one] & parts[other])
         if both:
             return f"{len(both)} images are in {one} and in {other}: {a_few([protocol.names[n - 1] for n in both])}"
-    return None
-
-
-def _people_problem(protocol: NewProtocol) -> str | None:
     labels, test = protocol.labels, np.concatenate([protocol.query_idx, protocol.gallery_idx]) - 1
     both = sorted(set(labels[protocol.train_idx - 1].tolist()) & set(labels[test].tolist()))
     if both:
         return f"{len(both)} identities are in training and in test: {a_few(both)}"
-    views = sorted(set(protocol.camids[test].tolist()))
+    views = set(protocol.camids[test].tolist())
     if len(views) < 2:
-        return f"a view is missing: all queries and gallery images are of view {views[0]}, so no query has a match"
+        return f"a view is missing: all queries and gallery images are of view {views.pop()}, so no query has a match"
     return None
+
+
+# --- MATLAB 5 ---------------------------------------------------------------------------------------------------------
+
+_MATRIX, _COMPRESSED = 14, 15
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_TEXTS = {1: "ascii", 2: "ascii", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+_CELL, _CHAR, _NUMERIC = 1, 4, range(6, 16)  # classes of arrays; numeric ones are double, single, int8 to uint64
+_CLASSES = {2: "a struct", 3: "an object", 5: "a sparse array", 16: "a function", 17: "an object"}
+_COMPLEX = 0x800
+_MAX_BYTES = 1 << 26  # unpacked; the published files hold 1.6 million bytes
+
+
+class _Part(NamedTuple):
+    """A stretch of elements: bytes, byte order, and how deep inside cell arrays they are."""
+
+    content: memoryview
+    order: str
+    depth: int = 0
+
+
+def read_mat5(path: str | os.PathLike[str], names: Collection[str]) -> dict[str, Any]:
+    """Read numbers, text and cell arrays of text from a file that `describe_problem` has found to be of MATLAB 5.
+
+    Every size is compared with what is there before it is used, so damaged or hostile bytes end in an error, and a
+    small file cannot unpack into a large one.
+
+    Args:
+        path: the file.
+        names: the variables wanted; others are skipped.
+
+    Returns:
+        By name: a vector (N,) for numbers, a string for a row of text, a list of the two for a cell array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is damaged, larger than 64 MiB, or a wanted variable is a matrix, complex, or of another class.
+
+    Example:
+        >>> import tempfile
+        >>> from scipy.io import savemat
+        >>> path = Path(tempfile.mkdtemp()) / "a.mat"
+        >>> savemat(path, {"labels": [1, 2], "note": "unread"})
+        >>> read_mat5(path, ["labels"])
+        {'labels': array([1, 2])}
+    """
+    path = Path(path)
+    if path.stat().st_size > _MAX_BYTES:
+        raise DataError(f"{path}: is larger than {_MAX_BYTES:,} bytes, expected some 76,000; is it another file?")
+    content = path.read_bytes()
+    order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(content[124:128])
+    try:
+        if order is None:
+            raise ValueError(f"bytes 125 to 128 are {content[124:128].hex(' ')}, expected 00 01 49 4d")
+        return _variables(_Part(memoryview(content)[128:], order), names)
+    except (ValueError, zlib.error) as error:
+        raise DataError(f"{path}: damaged inside ({error}); copy or download it again") from None
+
+
+def _variables(part: _Part, names: Collection[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    place, budget = 0, _MAX_BYTES
+    while place < len(part.content):
+        kind, data, place = _element(part, place, padded=False)
+        if kind == _COMPRESSED:
+            unpacker = zlib.decompressobj()
+            unpacked = unpacker.decompress(data, budget)
+            if not unpacker.eof or unpacker.unused_data:
+                raise ValueError(f"a compressed variable is cut short, or holds more than {_MAX_BYTES:,} bytes")
+            budget -= len(unpacked)
+            kind, data, end = _element(part._replace(content=memoryview(unpacked)), 0)
+            if end != len(unpacked):
+                raise ValueError("bytes are left over behind a compressed variable")
+        if kind != _MATRIX:
+            raise ValueError(f"an element of type {kind} where a variable is expected")
+        name, value = _matrix(part._replace(content=data), names)
+        if name in found:
+            raise ValueError(f"the variable {name!r} comes twice")
+        if name in names:
+            found[name] = value
+    return found
+
+
+def _element(part: _Part, place: int, padded: bool = True) -> tuple[int, memoryview, int]:
+    """Return an element's type and data, and where the next one begins."""
+    content, order = part.content, part.order
+    if place + 8 > len(content):
+        raise ValueError("an element's tag is cut short")
+    kind, size = struct.unpack_from(order + "II", content, place)
+    if kind >> 16:  # type and size in four bytes, the data in the other four
+        kind, size = kind & 0xFFFF, kind >> 16
+        if size > 4:
+            raise ValueError(f"a small element of {size} bytes, expected 4 at most")
+        return kind, content[place + 4 : place + 4 + size], place + 8
+    start, end = place + 8, place + 8 + size
+    if end > len(content):
+        raise ValueError(f"an element of {size:,} bytes where {len(content) - start:,} are left")
+    return kind, content[start:end], end + (-size % 8 if padded else 0)
+
+
+def _expect(part: _Part, place: int, kind: int, what: str) -> tuple[memoryview, int]:
+    got, data, after = _element(part, place)
+    if got != kind:
+        raise ValueError(f"{what} is of type {got}, expected {kind}")
+    return data, after
+
+
+def _matrix(part: _Part, names: Collection[str] | None) -> tuple[str, Any]:
+    """Return an array's name and value; the value is None if the name is not among those wanted."""
+    order = part.order
+    flags, place = _expect(part, 0, 6, "an array's flags")
+    shape, place = _expect(part, place, 5, "an array's shape")
+    name, place = _expect(part, place, 1, "an array's name")
+    if len(flags) != 8 or len(shape) < 8 or len(shape) % 4:
+        raise ValueError(f"an array's flags and shape take {len(flags)} and {len(shape)} bytes")
+    variable = bytes(name).decode("ascii")
+    if names is not None and variable not in names:
+        return variable, None
+    flag = struct.unpack_from(order + "I", flags)[0]
+    sizes = struct.unpack(f"{order}{len(shape) // 4}i", shape)
+    where = variable or "a cell"
+    if min(sizes) < 0 or (sum(size != 1 for size in sizes) > 1 and 0 not in sizes):
+        raise ValueError(f"{where} is of shape {sizes}, expected a row or a column")
+    kind, count = flag & 0xFF, math.prod(sizes)
+    if kind == _CELL and part.depth == 0:
+        value = []
+        for _ in range(count):
+            data, place = _expect(part, place, _MATRIX, "a cell")
+            value.append(_matrix(_Part(data, order, part.depth + 1), None)[1] if data else None)
+    elif kind == _CHAR or (kind in _NUMERIC and not flag & _COMPLEX):
+        stored, data, place = _element(part, place)
+        value = (_text if kind == _CHAR else _numbers)(stored, data, count, order)
+    else:
+        got = _CLASSES.get(kind, "complex" if kind in _NUMERIC else f"of class {kind}")
+        raise ValueError(f"{where} is {got}, expected numbers, text, or a cell array of text")
+    if place != len(part.content):
+        raise ValueError(f"{where} ends {abs(len(part.content) - place)} bytes off its given size")
+    return variable, value
+
+
+def _text(stored: int, data: memoryview, count: int, order: str) -> str:
+    if stored not in _TEXTS:
+        raise ValueError(f"text is stored as type {stored}")
+    wide = {"<": "-le", ">": "-be"}[order] if "utf-8" != _TEXTS[stored] != "ascii" else ""
+    text = bytes(data).decode(_TEXTS[stored] + wide)
+    if len(text) != count:
+        raise ValueError(f"a text of {count} characters holds {len(text)}")
+    return text
+
+
+def _numbers(stored: int, data: memoryview, count: int, order: str) -> np.ndarray:
+    if stored not in _STORED or len(data) != count * int(_STORED[stored][1]):
+        raise ValueError(f"{count} numbers are stored as {len(data)} bytes of type {stored}")
+    return np.frombuffer(data, order + _STORED[stored]).astype(_STORED[stored])

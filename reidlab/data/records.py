@@ -14,11 +14,13 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from reidlab.data.names import a_few
-from reidlab.errors import DataError
+from reidlab.checks import image_problem
+from reidlab.data.listing import list_images
+from reidlab.errors import DataError, a_few
 
 MAX_PIXELS = 89_478_485
 """Pixels of the largest image that is read, as in Pillow: more is a mistake, or made to fill the memory."""
+PARTS = ("train", "query", "gallery")
 _TOO_LARGE = f"more than {MAX_PIXELS:,} pixels, expected an image of one person; save it smaller"
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # no others: Pillow opens some of them with other programs
 
@@ -34,9 +36,6 @@ class ImageSource(Protocol):
 @dataclass(frozen=True)
 class FolderSource:
     """Images in a folder, found by their path relative to it.
-
-    Args:
-        root: the folder. Only this one place knows it, so a moved folder loads after giving the new root.
 
     Example:
         >>> import tempfile
@@ -134,9 +133,8 @@ class Record:
             DataError: the source gave something else, or cannot read the image.
         """
         image = self.source.load(self.image)
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise DataError(f"{self.image}: got {got}, expected a uint8 array (H, W, 3) in RGB order")
+        if problem := image_problem(image):
+            raise DataError(f"{self.image}: {problem}")
         return image
 
 
@@ -151,7 +149,7 @@ def relative_name(path: str | os.PathLike[str]) -> str:
 
 
 def leads_out(name: str) -> bool:
-    """Tell whether a name leads out of the folder that it is relative to; links inside the folder do not count.
+    """Return whether a name leads out of the folder that it is relative to; links inside the folder do not count.
 
     Example:
         >>> [leads_out(name) for name in ("7/1_a.png", "../1_a.png", "/1_a.png", "C:/1_a.png")]
@@ -162,17 +160,10 @@ def leads_out(name: str) -> bool:
 
 
 def fingerprint(records: Sequence[Record], looked_at: int = 64) -> str:
-    """Return a number by which a list of records is recognised.
+    """Return 16 hexadecimal digits by which a list of records is recognised, wherever the data lies.
 
-    It sums up names, identities and cameras of all images, and the pixels of some. Names alone would not
-    do: every data set in CUHK03's format has the same ones. Where the data lies does not count.
-
-    Args:
-        records: in their order, at least one.
-        looked_at: images whose pixels count.
-
-    Returns:
-        16 hexadecimal digits.
+    They depend on names, identities and cameras of all images, and on the pixels of `looked_at` of them: every data set
+    in CUHK03's format has the same names.
 
     Raises:
         DataError: one of the few images cannot be read.
@@ -198,7 +189,7 @@ def fingerprint(records: Sequence[Record], looked_at: int = 64) -> str:
 
 @dataclass(frozen=True)
 class Splits:
-    """What every data set offers: records to train on, queries, and the gallery to search.
+    """Every data set: records to train on, queries, and the gallery to search.
 
     Args:
         name: the data set, as printed beside every score.
@@ -220,24 +211,36 @@ class Splits:
 
     @property
     def title(self) -> str:
-        """What every score made on this data is printed with: data set, box type, protocol."""
+        """Data set, box type and protocol, which every score made on this data is printed with."""
         return f"{self.name}, {self.box} boxes, {self.protocol} protocol"
 
     def __str__(self) -> str:
         lines = [self.title, "part      identities  images  cameras"]
-        for part in ("train", "query", "gallery"):
+        for part in PARTS:
             records = getattr(self, part)
             pids, camids = {r.pid for r in records}, {r.camid for r in records}
             lines.append(f"{part:<8}  {len(pids):>10}  {len(records):>6}  {len(camids):>7}")
         return "\n".join(lines)
 
 
-def refuse_shared(root: Path, train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]) -> None:
-    """Refuse data of which people are trained on and searched for.
+def read_part(source: FolderSource, part: str, pattern: re.Pattern[str], expected: str) -> list[Record]:
+    """Read the images of one folder, with identity and camera as the first two groups of a pattern of their names.
 
     Raises:
-        DataError: they are; the message counts them.
+        DataError: names do not fit, or the folder holds folders or links to nowhere.
     """
+    matches = {name: pattern.fullmatch(name) for name in list_images(source.root / part)}
+    bad = [name for name, match in matches.items() if not match]
+    if bad:
+        raise DataError(
+            f"{source.root / part}: {len(bad)} names do not parse: {a_few(bad)}; expected {expected}; rename or remove "
+            "them"
+        )
+    return [Record(f"{part}/{name}", int(match[1]), int(match[2]), source) for name, match in matches.items()]
+
+
+def refuse_shared(root: Path, train: Sequence[Record], query: Sequence[Record], gallery: Sequence[Record]) -> None:
+    """Raise a DataError if people are in training and in test; the message counts them."""
     both = sorted({record.pid for record in train} & {record.pid for record in (*query, *gallery)})
     if both:
         raise DataError(

@@ -8,34 +8,22 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from reidlab.checks import whole_numbers
+from reidlab.checks import check_whole, whole_numbers
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What the batches of some epochs show of a training set.
-
-    Args:
-        epochs: over how many epochs it was counted.
-        batches: how many batches these are.
-        draws: images drawn, repeats included.
-        images_seen: different images among them.
-        images: images in the training set.
-        identities_seen: different identities among them.
-        identities: identities in the training set.
-        repeats_in_batch: draws that repeat an image which is already in the same batch.
-        short_identities: identities with fewer than K images, which cause those repeats.
-    """
+    """How much of a training set the batches of some epochs cover."""
 
     epochs: int
     batches: int
-    draws: int
+    draws: int  # repeats included
     images_seen: int
     images: int
     identities_seen: int
     identities: int
-    repeats_in_batch: int
-    short_identities: int
+    repeats_in_batch: int  # draws that repeat an image which is already in the same batch
+    short_identities: int  # identities with fewer than K images, which cause those repeats
 
     def __str__(self) -> str:
         return (
@@ -48,11 +36,10 @@ class Coverage:
 class PKBatchSampler(Sampler[list[int]]):
     """Yield batches of indices: P identities, K images of each.
 
-    One epoch visits every identity once, in random order. If the number of identities is not a multiple
-    of P, the last batch is filled up with identities from earlier in the epoch, never with one it holds.
-    From an identity with K images or more, K different ones are drawn. From one with n < K, all n are taken
-    and the other K - n are drawn from them again, so the batch holds the same image twice: a positive pair at
-    distance 0. `coverage()` counts how often.
+    One epoch visits every identity once, in random order. If the number of identities is not a multiple of P, the last
+    batch is filled up with identities from earlier in the epoch, never with one it holds. From an identity with K or
+    more images, K different ones are drawn. From one with n < K, all n are taken and the other K - n are drawn from
+    them again, so the batch holds a positive pair at distance 0; `coverage()` counts how often.
 
     The batches depend on the seed and the epoch alone: call `set_epoch` before each epoch.
 
@@ -61,12 +48,11 @@ class PKBatchSampler(Sampler[list[int]]):
         num_identities: P, at least 2.
         images_per_identity: K, at least 2.
         seed: any integer ≥ 0.
-        camids: camera of each training image; given, an identity's images are drawn from different cameras, and
+        camids: camera of each training image; if given, an identity's images are drawn from different cameras, and
             from one camera twice only when K exceeds their number.
 
     Raises:
-        ValueError: P or K below 2, more identities asked for than there are, or another number of cameras
-            than of images.
+        ValueError: P or K below 2, P above the number of identities, or another number of cameras than of images.
 
     Example:
         >>> sampler = PKBatchSampler([7, 7, 7, 8, 8, 9, 9, 9], num_identities=2, images_per_identity=2)
@@ -88,10 +74,7 @@ class PKBatchSampler(Sampler[list[int]]):
         seed: int = 0,
         camids: Sequence[int] | None = None,
     ):
-        if num_identities < 2 or images_per_identity < 2:
-            raise ValueError(
-                f"got P={num_identities}, K={images_per_identity}; a triplet needs P ≥ 2 identities and K ≥ 2 images"
-            )
+        check_whole(2, num_identities=num_identities, images_per_identity=images_per_identity)
         pids = whole_numbers("pids", pids)
         if pids.ndim != 1:
             raise ValueError(f"pids: got shape {pids.shape}, expected one identity an image, (N,)")
@@ -132,13 +115,11 @@ class PKBatchSampler(Sampler[list[int]]):
 
     def _draw(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         short = self.images_per_identity - len(images)
-        if short <= 0 and self.camids is not None:
-            return self._from_different_cameras(rng.permutation(images))
-        if short <= 0:
+        if short > 0:
+            return np.concatenate([rng.permutation(images), rng.choice(images, short, replace=True)])
+        if self.camids is None:
             return rng.choice(images, self.images_per_identity, replace=False)
-        return np.concatenate([rng.permutation(images), rng.choice(images, short, replace=True)])
-
-    def _from_different_cameras(self, shuffled: np.ndarray) -> np.ndarray:
+        shuffled = rng.permutation(images)
         cameras = self.camids[shuffled]
         turn = np.array([(cameras[:i] == camera).sum() for i, camera in enumerate(cameras)])  # 0 = its camera's first
         return shuffled[np.argsort(turn, kind="stable")[: self.images_per_identity]]

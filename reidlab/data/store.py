@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from reidlab.checks import check_whole
 from reidlab.data.records import Record, fingerprint
 from reidlab.data.transforms import to_image_tensor
 from reidlab.errors import DataError
@@ -31,15 +32,13 @@ _HELD = 1 << 32  # set in the mark of an image that is there; the lower 32 bits 
 class PixelStore:
     """The images of a list of records at one size, each read at its first use and kept as uint8.
 
-    In memory, the store is one piece that processes made by fork share: what a DataLoader's worker reads, the others
-    and the process itself have too. Memory is taken as images come in. Pickled, as for workers made by spawn, it
-    becomes an empty store of the worker's own.
+    In memory, the store is shared by processes made by fork, such as a DataLoader's workers, and takes memory as images
+    come in. Pickled, as for workers made by spawn, it becomes an empty store of the worker's own.
 
-    With `file`, the images outlive the process, and processes of one machine that know nothing of each other, such as
-    those of torchrun, may fill and use one store at once. The file has its full size from the beginning, so a disk
-    that fills up later does no harm. An image counts as kept when its checksum is there, which is written after its
-    pixels: a killed process leaves whole images and gaps, and an image that a crash of the machine damaged is read
-    again.
+    With `file`, the images outlive the process, and independent processes of one machine, such as those of torchrun,
+    may fill and use one store at once. The file has its full size from the beginning, so a disk that fills up later
+    does no harm. An image counts as kept when its checksum is there, which is written after its pixels: a killed
+    process leaves whole images and gaps, and an image that a crash of the machine damaged is read again.
 
     Args:
         records: whose images, at least one.
@@ -48,8 +47,8 @@ class PixelStore:
 
     Raises:
         ValueError: no records, or a side below 1.
-        DataError: the file is none of this class, is cut short, or holds other records or another size. Records are
-            recognised by names, identities and a few of their images, so equal names of other data are noticed.
+        DataError: the file is none of this class, is cut short, or holds other records (by `fingerprint`) or another
+            size.
         OSError: too little free space, for the file or in memory, or a folder that cannot be written.
 
     Example:
@@ -66,8 +65,7 @@ class PixelStore:
     ) -> None:
         if not len(records):
             raise ValueError("records is empty: there is nothing to keep")
-        if height < 1 or width < 1:
-            raise ValueError(f"got height={height}, width={width}; expected at least 1 pixel each")
+        check_whole(1, height=height, width=width)
         self.records, self.height, self.width = records, height, width
         self.file = None if file is None else Path(file)
         number = len(records)
@@ -112,21 +110,15 @@ class PixelStore:
         index = np.asarray(indices, np.int64).reshape(-1)
         if len(index) and (index.min() < 0 or index.max() >= len(self)):
             raise ValueError(f"got an index from {index.min()} to {index.max()}, expected 0 to {len(self) - 1}")
-        for missing in np.unique(index[~self._known[index]]).tolist():
-            self._fetch(missing)
+        for i in np.unique(index[~self._known[index]]).tolist():
+            place, mark = self._pixels[i], int(self._marks[i])
+            if not mark or mark != _mark(place):
+                self._marks[i] = 0
+                image = to_image_tensor(self.records[i].load())
+                place.copy_(v2.functional.resize(image, [self.height, self.width], antialias=True))
+                self._marks[i] = _mark(place)
+            self._known[i] = True  # whole: this process checks it no more
         return self._pixels.index_select(0, torch.from_numpy(index))
-
-    def _fetch(self, index: int) -> None:
-        """Make sure that an image is there, and whole; this process then looks no more."""
-        place, mark = self._pixels[index], int(self._marks[index])
-        if not mark or mark != _mark(place):
-            self._marks[index] = 0
-            place.copy_(self._read(self.records[index]))
-            self._marks[index] = _mark(place)
-        self._known[index] = True
-
-    def _read(self, record: Record) -> Tensor:
-        return v2.functional.resize(to_image_tensor(record.load()), [self.height, self.width], antialias=True)
 
     def _memory(self, size: int) -> mmap.mmap:
         if self.file is None:
@@ -153,12 +145,11 @@ def _mark(pixels: Tensor) -> int:
 
 
 def _make_file(path: Path, header: dict[str, Any], size: int) -> None:
-    """Make an empty store of its full size under another name, then give it its own, unless somebody was quicker."""
+    """Make an empty store of its full size under another name, then rename it, unless another process was quicker."""
     free = shutil.disk_usage(path.parent).free
     remedy = "free space, choose another folder, or keep the images in memory"
     if free < size:
-        message = f"{path}: needs {size_text(size)}, free are {size_text(free)}; {remedy}"
-        raise OSError(errno.ENOSPC, message)
+        raise OSError(errno.ENOSPC, f"{path}: needs {size_text(size)}, free are {size_text(free)}; {remedy}")
     sweep(path.parent, path.name)
     try:
         with unfinished(path) as temporary:
@@ -178,7 +169,7 @@ def _make_file(path: Path, header: dict[str, Any], size: int) -> None:
 
 
 def _reserve(handle: int, size: int) -> None:
-    """Take the space now: a disk that is full later would end the process by a signal, without a word."""
+    """Take the space now: a disk that is full later would end the process by a signal, without a message."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(handle, 0, size)
         return
@@ -196,10 +187,8 @@ def _check_header(path: Path, page: bytes, expected: dict[str, Any]) -> None:
         known = False
     if not known:
         raise DataError(f"{path}: not a store of images of this package and version; choose another name for the store")
-    size, wanted = (
-        f"{header['images']} images of {header['height']}×{header['width']}" for header in (found, expected)
-    )
     if found != expected:
+        size, wanted = (f"{h['images']} images of {h['height']}×{h['width']}" for h in (found, expected))
         other = "" if size != wanted else " of other records"
         raise DataError(
             f"{path}: holds {size}{other}, expected {wanted}; choose another name for the store, or delete this one"

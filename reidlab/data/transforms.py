@@ -1,4 +1,4 @@
-"""From pixels to the tensors a network eats, for training and for testing."""
+"""From pixels to the input of a network, for training and for testing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from reidlab.checks import image_problem
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -17,15 +19,14 @@ def to_image_tensor(image: np.ndarray) -> Tensor:
     """Turn a uint8 (H, W, 3) RGB image into a uint8 (3, H, W) tensor.
 
     Raises:
-        ValueError: another shape or type; the message says which was got.
+        ValueError: another shape or type.
 
     Example:
         >>> to_image_tensor(np.zeros((4, 2, 3), np.uint8)).shape
         torch.Size([3, 4, 2])
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"image: got {got}, expected a uint8 array (H, W, 3) in RGB order")
+    if problem := image_problem(image):
+        raise ValueError(f"image: {problem}")
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, H, W)
 
 
@@ -54,9 +55,7 @@ def train_transform(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> v2.Compose:
-    """Resize, flip, shift by padding and cropping, jitter colours, normalise, erase a rectangle.
-
-    Randomness comes from torch's global generator, as in all of torchvision; `train` seeds it.
+    """Resize, flip, shift, jitter colours, normalise, erase; randomness is of torch's global generator.
 
     Args:
         height, width: size of the result in pixels.
@@ -68,8 +67,7 @@ def train_transform(
         >>> train_transform(128, 64)(torch.zeros(3, 200, 90, dtype=torch.uint8)).shape
         torch.Size([3, 128, 64])
 
-    Source: Luo et al. 2019 (flip, pad 10 and crop, erase); the jitter is for the small network that starts
-    from random numbers.
+    Source: Luo et al. 2019 (flip, pad and crop, erase); the jitter is for the small network without pretraining.
     Taught in: notebooks/00_start_here.ipynb
     """
     colours = [v2.ColorJitter(jitter, jitter, jitter)] if jitter else []
@@ -87,5 +85,5 @@ def train_transform(
     )
 
 
-def _to_normalised(mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> list[v2.Transform]:
+def _to_normalised(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from reidlab.data.matfile import image_name
 from reidlab.data.matheader import H5_ERRORS, first_line
-from reidlab.data.names import BOXES
+from reidlab.data.names import BOXES, image_name
 from reidlab.errors import DataError
 from reidlab.files import parse_json
 from reidlab.walkers.solids import PARTS

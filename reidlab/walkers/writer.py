@@ -15,8 +15,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from reidlab.data.matfile import write_cuhk03_mat, write_new_protocol
+from reidlab.data.matfile import write_cuhk03_mat
 from reidlab.data.names import BOXES
+from reidlab.data.protocolfile import write_new_protocol
 from reidlab.errors import DataError
 from reidlab.files import read_json, sweep, unfinished, write_json
 from reidlab.progress import progress
