@@ -303,8 +303,9 @@ ratio of multiply-adds; the high end the time NVIDIA documents for its port of t
 by the ratio of multiply-adds or of bytes, whichever is larger (the V100's is that of a GV100). `half` is bfloat16 on
 the A100 and float16 on the V100; `float32` on the A100 is what torch does by default, TF32 in convolutions. Reading
 images and the evaluations in between come on top. Memory is for the whole batch of 64 on one card: counted bytes,
-weights, gradients and the optimizer's moments, times 1.3, and 1 GB for CUDA; `microbatch_size` makes it smaller. The speeds are
-from github.com/NVIDIA/DeepLearningExamples (ResNet50 v1.5 for PyTorch) and docs.nvidia.com/tao (ReIdentificationNet).
+weights, gradients and the optimizer's moments, times 1.3, and 1 GB for CUDA; `microbatch_size` makes it smaller. The
+speeds are from github.com/NVIDIA/DeepLearningExamples (ResNet50 v1.5 for PyTorch) and docs.nvidia.com/tao
+(ReIdentificationNet).
 
 Measure before you trust it: `--dry-run` times a few steps on your card.
 """

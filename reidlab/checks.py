@@ -57,8 +57,22 @@ def check_between(low: float, high: float, /, **numbers: Any) -> None:
         ValueError: erasing=1.5: expected a number from 0 to 1
     """
     for name, value in numbers.items():
-        if not isinstance(value, Real) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
             raise ValueError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
+
+
+def check_switch(**values: Any) -> None:
+    """Refuse anything but True and False.
+
+    Raises:
+        ValueError: the first other value, by its name.
+
+    Example:
+        >>> check_switch(flip=True)
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r}: expected True or False")
 
 
 def image_problem(image: Any) -> str | None:

@@ -115,7 +115,7 @@ def test_checkpoint_and_weights_bring_back_the_stripes(tmp_path):
     result, images = trained(num_stripes=4, flip=True), torch.rand(3, 3, 128, 64)
     features = result.model.embed(images)
     from_checkpoint, meta = load_checkpoint(save_checkpoint(tmp_path / "a.pt", result, DATA))
-    assert meta["model"]["stripes"] == 4 and from_checkpoint.flip
+    assert meta["model"]["num_stripes"] == 4 and from_checkpoint.flip
     assert torch.allclose(from_checkpoint.embed(images), features, atol=1e-6)
     from_weights = load_weights(save_weights(result.model, tmp_path / "a.safetensors", {}))
     assert from_weights.arguments == {**result.model.arguments, "num_classes": 1}
@@ -126,9 +126,9 @@ def test_files_from_before_the_stripes_still_load(tmp_path):
     result, images = trained(), torch.rand(2, 3, 128, 64)
     path = save_checkpoint(tmp_path / "a.pt", result, DATA)
     content = torch.load(path, weights_only=True)
-    for name in ("flip", "stripes"):
+    for name in ("flip", "num_stripes"):
         del content["model"][name]
-    for name in ("flip", "stripes", "spread", "augmentation", "precision", "average", "clip"):
+    for name in ("distinct_cameras", "augmentation", "precision", "ema_decay", "max_grad_norm"):
         del content["config"][name]
     torch.save(content, path)
     model, meta = load_checkpoint(path)
@@ -138,8 +138,8 @@ def test_files_from_before_the_stripes_still_load(tmp_path):
     path = save_weights(result.model, tmp_path / "a.safetensors", {})
     with safe_open(path, framework="pt") as file:
         marks = file.metadata()
-    arguments = {k: v for k, v in json.loads(marks["model"]).items() if k not in ("flip", "stripes")}
+    arguments = {k: v for k, v in json.loads(marks["model"]).items() if k not in ("flip", "num_stripes")}
     path.write_bytes(_with_digest(save(load_file(path), {**marks, "model": json.dumps(arguments)})))
     model = load_weights(path)
-    assert model.arguments["stripes"] == 0 and model.arguments["flip"] is False
+    assert model.arguments["num_stripes"] == 0 and model.arguments["flip"] is False
     assert torch.allclose(model.embed(images), result.model.embed(images), atol=2e-3)

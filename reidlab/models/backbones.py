@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from reidlab.checks import check_choice, check_whole
 from reidlab.errors import DataError
-from reidlab.models.parts import check_choice, check_positive
 from reidlab.models.tensors import BATCH_COUNTER, plain_state, read_torch_file, refuse_lost, state_differences
 
 RESNET50_TENSORS = 265
@@ -281,7 +281,7 @@ def part_image_size(backbone: str, height: int | None, width: int | None) -> tup
     check_choice("backbone", backbone, PART_IMAGE_SIZES)
     usual = PART_IMAGE_SIZES[backbone]
     height, width = usual[0] if height is None else height, usual[1] if width is None else width
-    check_positive(height=height, width=width)
+    check_whole(1, height=height, width=width)
     if height % 16 or width % 16:
         raise ValueError(f"got {height}×{width} images, expected a height and a width that 16 divides")
     return height, width

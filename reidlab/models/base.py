@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reidlab.checks import check_whole
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD, test_transform, to_image_tensor
-from reidlab.models.parts import check_positive
 
 MODELS: dict[str, type[ReIDModel]] = {}
 """Models by the name that settings and checkpoints use. A class that sets `name` is here as soon as it is defined."""
@@ -272,7 +272,7 @@ def wrap(
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"module: got {type(module).__name__}, expected a torch.nn.Module")
-    check_positive(height=height, width=width)
+    check_whole(1, height=height, width=width)
     for name, values, low in (("mean", mean, 0.0), ("std", std, 1e-6)):
         if len(values) != 3 or not all(low <= value <= 1 for value in values):
             raise ValueError(f"{name}={values}: expected three values from {low:g} to 1; divide those for 0–255 by 255")

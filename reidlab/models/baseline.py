@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reidlab.checks import check_choice, check_switch
 from reidlab.distances import DISTANCES
 from reidlab.losses import METRIC_LOSSES, MININGS, metric_loss
 from reidlab.models.backbones import new_backbone
 from reidlab.models.base import ReIDModel, autocast
-from reidlab.models.parts import check_choice, check_loss_settings, check_switch
+from reidlab.models.parts import check_loss_settings
 from reidlab.models.pooling import AveragePooling, StripePooling
 
 

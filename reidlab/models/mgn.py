@@ -8,15 +8,14 @@ import os
 import torch
 from torch import Tensor, nn
 
+from reidlab.checks import check_switch, check_whole
 from reidlab.losses import triplet_loss
 from reidlab.models.backbones import ResNet50Backbone, new_backbone, part_image_size
 from reidlab.models.base import ReIDModel, autocast
 from reidlab.models.parts import (
     PartLayer,
     check_loss_settings,
-    check_positive,
     check_stripes,
-    check_switch,
     class_scores,
     cross_entropies,
     stripe_maxima,
@@ -86,7 +85,7 @@ class MGN(ReIDModel):
         flip: bool = True,
     ):
         super().__init__()
-        check_positive(num_classes=num_classes)
+        check_whole(1, num_classes=num_classes)
         check_loss_settings(margin, label_smoothing)
         check_switch(flip=flip)
         self.height, self.width = part_image_size(backbone, height, width)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from reidlab.checks import check_between, check_choice, check_whole
 
 CONTRASTS = ("released", "paper")
 """Two readings of what the global feature is contrasted with, see `GlobalContrastivePooling`."""
@@ -200,7 +201,7 @@ class OneVsRest(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, num_parts: int):
         super().__init__()
-        check_positive(channels=channels, out_channels=out_channels, num_parts=num_parts)
+        check_whole(1, channels=channels, out_channels=out_channels, num_parts=num_parts)
         self.channels, self.num_parts = channels, num_parts
         self.local = PartLayer(channels, out_channels, num_parts)
         self.rest = PartLayer(channels, out_channels, num_parts)
@@ -268,7 +269,7 @@ class GlobalContrastivePooling(nn.Module):
 
     def __init__(self, channels: int, out_channels: int, num_parts: int, contrast: str = "released"):
         super().__init__()
-        check_positive(channels=channels, out_channels=out_channels, num_parts=num_parts)
+        check_whole(1, channels=channels, out_channels=out_channels, num_parts=num_parts)
         check_choice("contrast", contrast, CONTRASTS)
         self.channels, self.num_parts, self.kind = channels, num_parts, contrast
         self.largest = PartLayer(channels, out_channels, 1)
@@ -292,20 +293,6 @@ class GlobalContrastivePooling(nn.Module):
         return GlobalFeatures(relational.squeeze(1), largest.squeeze(1), contrast.squeeze(1))
 
 
-def check_positive(**numbers: int) -> None:
-    """Refuse anything but whole numbers of at least 1.
-
-    Raises:
-        ValueError: the first other one, by its name.
-
-    Example:
-        >>> check_positive(channels=8, num_parts=6)
-    """
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number of at least 1")
-
-
 def check_parts(parts: Tensor, channels: int, num_parts: int) -> None:
     """Refuse parts of another shape than a module was built for.
 
@@ -319,19 +306,6 @@ def check_parts(parts: Tensor, channels: int, num_parts: int) -> None:
         raise ValueError(f"parts: got shape {tuple(parts.shape)}, expected (B, {channels}, {num_parts})")
 
 
-def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Refuse anything but a number from `low` to `high`.
-
-    Raises:
-        ValueError: another value; the message says the range.
-
-    Example:
-        >>> check_number("label_smoothing", 0.1, 0, 0.99)
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise ValueError(f"{name}={value!r}: expected a number from {low:g} to {high:g}")
-
-
 def check_loss_settings(margin: object, label_smoothing: object = 0.0) -> None:
     """Refuse a margin below 0, or a label smoothing that leaves nothing of the labels.
 
@@ -342,32 +316,5 @@ def check_loss_settings(margin: object, label_smoothing: object = 0.0) -> None:
         >>> check_loss_settings(None, 0.1)
     """
     if margin is not None:
-        check_number("margin", margin, 0, 1e6)
-    check_number("label_smoothing", label_smoothing, 0, 0.99)
-
-
-def check_switch(**values: object) -> None:
-    """Refuse anything but True and False.
-
-    Raises:
-        ValueError: the first other value, by its name.
-
-    Example:
-        >>> check_switch(flip=True)
-    """
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}={value!r}: expected True or False")
-
-
-def check_choice(name: str, value: object, known: Collection[str]) -> None:
-    """Refuse a word that is not among those known.
-
-    Raises:
-        ValueError: another word; the message lists the known ones.
-
-    Example:
-        >>> check_choice("contrast", "paper", CONTRASTS)
-    """
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}")
+        check_between(0, 1e6, margin=margin)
+    check_between(0, 0.99, label_smoothing=label_smoothing)

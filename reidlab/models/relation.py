@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from reidlab.checks import check_choice, check_switch, check_whole
 from reidlab.losses import triplet_loss
 from reidlab.models.backbones import new_backbone, part_image_size
 from reidlab.models.base import ReIDModel, autocast
@@ -19,11 +20,8 @@ from reidlab.models.parts import (
     OneVsRest,
     PartFeatures,
     PartLayer,
-    check_choice,
     check_loss_settings,
-    check_positive,
     check_stripes,
-    check_switch,
     class_scores,
     cross_entropies,
     stripe_maxima,
@@ -107,7 +105,7 @@ class RelationNet(ReIDModel):
             if isinstance(values, str) or not isinstance(values, Sequence):
                 raise ValueError(f"{name}={values!r}: expected a tuple, such as {usual}")
         num_stripes, terms = tuple(num_stripes), tuple(terms)
-        check_positive(num_classes=num_classes, out_channels=out_channels)
+        check_whole(1, num_classes=num_classes, out_channels=out_channels)
         _check_choices(contrast, pooling, num_stripes, terms)
         check_loss_settings(margin)
         check_switch(one_vs_rest=one_vs_rest, flip=flip)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from reidlab.models.parts import check_choice, check_positive
+from reidlab.checks import check_choice, check_whole
 from reidlab.models.rga_relations import can_weigh, explicit_relations, factored_relations, pointwise, weigh
 
 METHODS = ("factored", "explicit")
@@ -61,7 +61,7 @@ class RelationAttention(nn.Module):
         super().__init__()
         check_choice("method", method, METHODS)
         check_choice("gate_init", gate_init, GATE_INITS)
-        check_positive(nodes=nodes, features=features, reduction=reduction)
+        check_whole(1, nodes=nodes, features=features, reduction=reduction)
         self.nodes, self.method = nodes, method
         short, relations = max(1, features // reduction), max(1, nodes // reduction)
         squeezed = max(1, (1 + relations) // reduction)
@@ -154,7 +154,7 @@ class RelationAwareAttention(nn.Module):
         super().__init__()
         if not (spatial or channel):
             raise ValueError("spatial=False with channel=False leaves nothing to do; set one of them")
-        check_positive(channels=channels, height=height, width=width)
+        check_whole(1, channels=channels, height=height, width=width)
         self.channels, self.height, self.width = channels, height, width
         places = height * width
         self.spatial = RelationAttention(places, channels, reduction, method, gate_init) if spatial else None

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from reidlab.checks import check_choice, check_switch, check_whole
 from reidlab.models.baseline import Baseline
-from reidlab.models.parts import check_choice, check_positive, check_switch
 from reidlab.models.rga import Attended, RelationAwareAttention
 
 RETRIEVAL_FEATURES = ("before_bn", "after_bn")
@@ -120,7 +120,7 @@ class RGANet(Baseline):
         base = self.backbone
         self.retrieval_feature = retrieval_feature
         self.height, self.width = self.height if height is None else height, self.width if width is None else width
-        check_positive(num_classes=num_classes, height=self.height, width=self.width)
+        check_whole(1, num_classes=num_classes, height=self.height, width=self.width)
         there = range(1, len(base.stage_channels) + 1)
         stages = tuple(there) if stages is None else tuple(stages)
         if not set(stages) <= set(there) or len(set(stages)) < len(stages):

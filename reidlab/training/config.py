@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from reidlab.checks import check_choice, check_switch
 from reidlab.models import MODELS
 from reidlab.models import base as models_base
 from reidlab.models.base import ReIDModel, refuse_renamed
-from reidlab.models.parts import check_choice, check_switch
 from reidlab.training.presets import PRESETS
 
 RANGES: dict[str, tuple[type, float, float]] = {
