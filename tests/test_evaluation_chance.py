@@ -7,7 +7,7 @@ import torch
 from evaluation_reference import average_precisions, curve_of, labels
 
 from reidlab.evaluation import ChanceLevelWarning, evaluate, evaluate_distances
-from reidlab.evaluation.chance import MIN_IDENTITIES, expected_average_precision, expected_rank1, is_at_chance
+from reidlab.evaluation.scores import MIN_IDENTITIES, expected_average_precision, expected_rank1, is_at_chance
 
 
 @pytest.mark.parametrize(("kept", "right"), [(1, 1), (5, 1), (7, 3), (9, 8), (6, 6)])
@@ -49,7 +49,7 @@ def test_random_features_score_what_is_expected(rule):
 def test_random_features_are_warned_of_where_evaluate_was_called():
     query, gallery, names = people(60)
     with pytest.warns(
-        ChanceLevelWarning, match=r"cannot be told from chance \(2\..*weights that were not loaded"
+        ChanceLevelWarning, match=r"is not significantly above chance \(2\..*weights that were not loaded"
     ) as seen:
         result = evaluate(query, gallery, **names)
     assert result.at_chance and seen[0].filename == __file__
@@ -60,7 +60,7 @@ def test_random_features_are_warned_of_where_evaluate_was_called():
 
 def test_collapsed_features_are_warned_of():
     query, gallery, names = people(60)
-    with pytest.warns(ChanceLevelWarning, match="features that all fell together"):
+    with pytest.warns(ChanceLevelWarning, match="collapsed into one point"):
         evaluate(torch.ones_like(query), torch.ones_like(gallery), **names)
 
 

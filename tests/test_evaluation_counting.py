@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidlab.distances import DISTANCES, l2_normalize, pairwise
-from reidlab.evaluation import counting, evaluate, evaluate_distances
-from reidlab.evaluation.counting import count_nearer, count_nearer_at_once
+from reidlab.evaluation import evaluate, evaluate_distances
+from reidlab.evaluation.ranking import count_nearer, count_nearer_at_once
 
 
 def features(num_queries, num_gallery, seed=0, dtype=torch.float32):

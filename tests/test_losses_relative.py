@@ -197,7 +197,7 @@ def test_new_triplets_from_the_same_images_and_the_same_from_the_same_seed():
 def test_bad_arguments_are_refused():
     pids, features, triplet = torch.tensor([1, 1, 2, 2]), torch.eye(4), torch.tensor([[0, 1, 2]])
     for wrong in (1, 3):
-        with pytest.raises(ValueError, match=rf"got 2 identities to draw {wrong} from; a triplet needs two"):
+        with pytest.raises(ValueError, match=rf"got 2 identities to sample {wrong} from; a triplet needs two"):
             generate_triplets(pids, seeded(0), num_identities=wrong)
     with pytest.raises(ValueError, match="num_triplets=0: expected at least 1"):
         generate_triplets(pids, seeded(0), num_triplets=0)

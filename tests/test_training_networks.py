@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.models import MGN, RelationNet, RGANet
 from reidlab.models.weights import save_weights
 from reidlab.training import TrainConfig, load_checkpoint, parse_settings, save_checkpoint, train
