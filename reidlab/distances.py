@@ -206,7 +206,7 @@ def euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
         (Q, G) distances ≥ 0; in [0, 2] for features of unit norm.
 
     Raises:
-        ValueError: different D, NaN or infinity, or numbers too large to be squared.
+        ValueError: as there.
 
     Example:
         >>> euclidean_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
@@ -256,7 +256,6 @@ def check_range(distmat: Tensor, metric: str, unit_norm: bool = True) -> Tensor:
         distmat: distances, of any shape, mostly (Q, G).
         metric: "cosine", "euclidean" or "squared"; the ranges are [0, 2], [0, 2] and [0, 4].
         unit_norm: whether the features have unit norm; if not, "euclidean" and "squared" end at infinity.
-            The cosine does not depend on lengths.
 
     Returns:
         `distmat` unchanged, so that the check can stand around an expression. Values may leave the range by a

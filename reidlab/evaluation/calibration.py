@@ -39,16 +39,6 @@ class OpenSet:
     num_absent: int
     absent: str
 
-    def __str__(self) -> str:
-        rates = "; ".join(
-            f"threshold {threshold:.4g}: {found:.1%} of those present found, {alarm:.1%} of those absent raise an alarm"
-            for threshold, found, alarm in zip(
-                self.thresholds[:3], self.detection_identification_rate, self.false_alarm_rate, strict=False
-            )
-        )
-        more = f"; and {len(self.thresholds) - 3} more thresholds" if len(self.thresholds) > 3 else ""
-        return f"{rates}{more} ({self.num_present} queries present, {self.num_absent} absent: {self.absent})"
-
 
 @dataclass(frozen=True)
 class Calibration:

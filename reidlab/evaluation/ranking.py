@@ -227,7 +227,9 @@ def rank_lists(blocks: Iterable[Tensor], labels: LabelSet, rule: str, repeats: i
 
     Each block is done with before the next is computed; junk in it is overwritten with NaN.
     """
-    sampler = GallerySampler(rule, labels.gallery_pids, labels.gallery_camids, repeats, seed) if rule in SAMPLED else None
+    sampler = None
+    if rule in SAMPLED:
+        sampler = GallerySampler(rule, labels.gallery_pids, labels.gallery_camids, repeats, seed)
     queries, ranks, drawn = [], [], []
     kept = np.full(len(labels.query_pids), len(labels.gallery_pids))
     num_tied = start = 0

@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from reidlab.checks import feature_tensor
-from reidlab.distances import squared_lengths, near_one
+from reidlab.distances import near_one, squared_lengths
 
 BLOCK_ENTRIES = 2**22
 """Distances that a block holds unless `chunk_size` says otherwise: 16 MB in float32."""
@@ -191,7 +191,7 @@ class _Task:
 def _blocks(task: _Task, whole: Tensor | None = None) -> Iterator[Tensor]:
     """Yield blocks (rows, G); those of `whole` (Q, G), if there is one, which saves computing distances twice."""
     neighbours, farthest = _nearest(task, whole)
-    weights = _average(_encode(task, neighbours, farthest), neighbours[:, : task.k2])
+    weights = _weights(task, neighbours, farthest)
     ours, theirs = weights[: task.num_queries], weights[task.num_queries :].tocsc()
     for start in range(0, task.num_queries, task.chunk):
         rows = slice(start, min(start + task.chunk, task.num_queries))
@@ -250,34 +250,33 @@ def _lowest_indices_first(block: Tensor, limit: Tensor, count: int) -> Tensor:
     return column[order][first[:, None] + torch.arange(count, device=row.device)]  # (R, count)
 
 
-def _reciprocal(neighbours: np.ndarray) -> sparse.csr_matrix:
-    """Ones (N, N) where two items are among each other's neighbours (N, K)."""
-    total, count = neighbours.shape
-    starts = np.arange(0, total * count + 1, count)
-    ones = np.ones(total * count, dtype=np.int32)
-    forward = sparse.csr_matrix((ones, neighbours.ravel(), starts), shape=(total, total))
-    return forward.multiply(forward.T.tocsr()).tocsr()
-
-
-def _expanded(task: _Task, neighbours: np.ndarray) -> sparse.csr_matrix:
-    """The members (N, N) of each item's set, after the smaller sets of its members have joined."""
+def _weights(task: _Task, neighbours: np.ndarray, farthest: Tensor) -> sparse.csr_matrix:
+    """Weights (N, N) of the members of each item's set, of sum 1, averaged over its k2 nearest."""
     members = _reciprocal(neighbours[:, : task.k1 + 1])
     smaller = _reciprocal(neighbours[:, : round(task.k1 / 2) + 1])  # rounds halves to the even number
-    sizes = np.diff(smaller.indptr)
     shared = (members @ smaller).multiply(members).tocsr()  # `smaller` is symmetric
-    shared.data = (3 * shared.data > 2 * sizes[shared.indices]).astype(np.int32)
+    shared.data = (3 * shared.data > 2 * np.diff(smaller.indptr)[shared.indices]).astype(np.int32)
     shared.eliminate_zeros()
-    return members + shared @ smaller
-
-
-def _encode(task: _Task, neighbours: np.ndarray, farthest: Tensor) -> sparse.csr_matrix:
-    """Weights (N, N) of the members of each item's set, of sum 1."""
-    members = _expanded(task, neighbours)
+    members = members + shared @ smaller  # those of which more than 2/3 are in the set join it
     sizes = np.diff(members.indptr)
     row, column = np.repeat(np.arange(len(sizes)), sizes), members.indices
     weights = np.exp(-_pair_distances(task, row, column, farthest))
     weights /= np.repeat(np.add.reduceat(weights, members.indptr[:-1]), sizes)  # never empty: the item is a member
-    return sparse.csr_matrix((weights, column, members.indptr), shape=members.shape)
+    weights = sparse.csr_matrix((weights, column, members.indptr), shape=members.shape)
+    return weights if task.k2 == 1 else _constant(neighbours[:, : task.k2], np.float32(1 / task.k2)) @ weights
+
+
+def _reciprocal(neighbours: np.ndarray) -> sparse.csr_matrix:
+    """Ones (N, N) where two items are among each other's neighbours (N, K)."""
+    forward = _constant(neighbours, np.int32(1))
+    return forward.multiply(forward.T.tocsr()).tocsr()
+
+
+def _constant(columns: np.ndarray, value: np.number) -> sparse.csr_matrix:
+    """A matrix (N, N) that holds `value` in the columns (N, K) of each row."""
+    total, count = columns.shape
+    values, starts = np.full(columns.size, value), np.arange(0, columns.size + 1, count)
+    return sparse.csr_matrix((values, columns.ravel(), starts), shape=(total, total))
 
 
 @torch.no_grad()
@@ -293,16 +292,6 @@ def _pair_distances(task: _Task, row: np.ndarray, column: np.ndarray, farthest: 
         squares = (task.squares[i] + task.squares[j] - 2 * products).clamp_(min=0)
         result[start : start + step] = squares / farthest[i]
     return result.numpy()
-
-
-def _average(weights: sparse.csr_matrix, neighbours: np.ndarray) -> sparse.csr_matrix:
-    """Mean of the weights of each item's nearest (N, k2), itself included."""
-    total, count = neighbours.shape
-    if count == 1:
-        return weights
-    shares = np.full(total * count, 1 / count, dtype=np.float32)
-    chosen = sparse.csr_matrix((shares, neighbours.ravel(), np.arange(0, total * count + 1, count)), weights.shape)
-    return chosen @ weights
 
 
 def _jaccard(ours: sparse.csr_matrix, theirs: sparse.csc_matrix) -> np.ndarray:

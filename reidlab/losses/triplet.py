@@ -112,8 +112,8 @@ def choose_triplets(
         generator: on the CPU; for "random".
 
     Returns:
-        (T, 3) indices of anchor, positive and negative, ordered by anchor; T is 0 where the batch holds none.
-        Of equally far images the first is chosen.
+        (T, 3) indices of anchor, positive and negative, ordered by anchor, T ≥ 0. Of equally far images the first
+        is chosen.
 
     Raises:
         ValueError: a matrix of another size, an unknown mining, or "random" without a generator.
@@ -210,16 +210,14 @@ class TripletStatistics:
 def triplet_statistics(
     features: Tensor, pids: Tensor, margin: float | None = 0.3, metric: str = "euclidean"
 ) -> TripletStatistics:
-    """Count easy, semi-hard and hard triplets of a batch, for logs and plots.
+    """Count easy, semi-hard and hard triplets of a batch.
 
     A loss near 0 may mean that all is learned, that the batch holds no triplet, or that all features collapsed
     into one point. These numbers distinguish the three.
 
     Args:
-        features: (B, D).
-        pids: (B,) identities.
-        margin: as for `triplet_loss`; the soft margin None counts as 0, so that no triplet is semi-hard.
-        metric: as for `triplet_loss`.
+        features, pids, metric: as for `triplet_loss`.
+        margin: as there; the soft margin None counts as 0, so that no triplet is semi-hard.
 
     Returns:
         A `TripletStatistics`; without a triplet all shares and distances over anchors are 0.
