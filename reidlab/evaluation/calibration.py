@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -200,22 +200,14 @@ def calibrate(
     blocks, labels = distance_blocks(distmat, *given, same_camera, finite=True)
     if not len(labels.known):
         raise ValueError(labels.no_match_message())
-    positives, negatives, nearest, start = [], [], [], 0
-    for block in blocks:
-        right, wrong = _right_and_wrong(labels, slice(start, start + len(block)), block.device)
-        positives.append(block[right].cpu().numpy())
-        negatives.append(block[wrong].cpu().numpy())
-        nearest.append(_nearest(block, right, wrong))
-        start += len(block)
-    positives, negatives = np.concatenate(positives), np.concatenate(negatives)
+    collected = map(np.concatenate, zip(*_pairs(blocks, labels), strict=True))
+    positives, negatives, nearest_right, nearest_wrong, found = collected
     if not len(positives):
         raise ValueError(labels.no_match_message())
     if not len(negatives):
         raise ValueError("there is no pair of different people; a threshold needs impostors to keep out")
     positives.sort()  # in place, since there may be many
     negatives.sort()
-    nearest_right, nearest_wrong, found = (np.concatenate(values) for values in zip(*nearest, strict=True))
-
     allowed = math.floor(false_accept_rate * len(negatives) + 1e-9)  # 0.29 × 100 is 28.999999999999996
     if false_accept_rate > 0 and allowed < 1:
         raise ValueError(
@@ -247,29 +239,29 @@ def calibrate(
     )
 
 
-def _right_and_wrong(labels: LabelSet, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Boolean (rows, G): pairs of one person, and pairs of different people; the rest does not count."""
-    right, junk = matches_and_junk(
-        torch.from_numpy(labels.query_pids[rows, None]).to(device),
-        torch.from_numpy(labels.query_camids[rows, None]).to(device),
-        torch.from_numpy(labels.gallery_pids).to(device),
-        torch.from_numpy(labels.gallery_camids).to(device),
-        labels.same_camera,
-    )
-    return right, ~(right | junk)
+def _pairs(blocks: Iterable[Tensor], labels: LabelSet) -> Iterator[tuple[np.ndarray, ...]]:
+    """For each block (rows, G): the distances of pairs of one person, and of different people.
 
-
-def _nearest(block: Tensor, right: Tensor, wrong: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest right and nearest wrong distance (rows,), inf without one, and whether the right one comes first."""
-    columns = torch.arange(block.shape[1], device=block.device)
-    nearest, places = [], []
-    for counted in (right, wrong):
-        distances = block.masked_fill(~counted, torch.inf)
-        nearest.append(distances.amin(1))
-        first = torch.where(distances == nearest[-1][:, None], columns, len(columns)).amin(1)  # lowest of equal ones
-        places.append(first)
-    found = (nearest[0] < nearest[1]) | ((nearest[0] == nearest[1]) & (places[0] < places[1]))
-    return tuple(values.cpu().numpy() for values in (*nearest, found & nearest[0].isfinite()))
+    Then for each row the nearest distance of either kind, inf without one, and whether the right one comes first.
+    """
+    start = 0
+    for block in blocks:
+        rows = slice(start, start + len(block))
+        start = rows.stop
+        query = (labels.query_pids[rows, None], labels.query_camids[rows, None])
+        all_four = (*query, labels.gallery_pids, labels.gallery_camids)
+        right, junk = matches_and_junk(*(torch.from_numpy(x).to(block.device) for x in all_four), labels.same_camera)
+        wrong = ~(right | junk)
+        columns = torch.arange(block.shape[1], device=block.device)
+        nearest, places = [], []
+        for counted in (right, wrong):
+            distances = block.masked_fill(~counted, torch.inf)
+            nearest.append(distances.amin(1))
+            lowest = torch.where(distances == nearest[-1][:, None], columns, len(columns)).amin(1)  # of equal ones
+            places.append(lowest)
+        found = (nearest[0] < nearest[1]) | ((nearest[0] == nearest[1]) & (places[0] < places[1]))
+        results = block[right], block[wrong], *nearest, found & nearest[0].isfinite()
+        yield tuple(values.cpu().numpy() for values in results)
 
 
 def _share_within(sorted_distances: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
