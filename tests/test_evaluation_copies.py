@@ -1,4 +1,4 @@
-"""With same_camera="keep", queries that are in the gallery themselves are refused, in any order and if embedded again."""
+"""With same_camera="keep", queries that are in the gallery themselves are refused, in any order and precision."""
 
 import numpy as np
 import pytest
