@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.data import CUHK03
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.files import write_json
 from reidlab.results import circumstances, score_record
 from reidlab.training import TrainConfig, parse_settings, train

@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from reidlab.data import CUHK03
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.files import write_json
 from reidlab.losses import MININGS
 from reidlab.results import circumstances

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from reidlab.data import CUHK03
 from reidlab.data.dataset import class_labels
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.files import write_json
 from reidlab.models import Baseline, RGANet
 from reidlab.models.relation import TERM_GROUPS

@@ -13,7 +13,7 @@ import matplotlib
 from reidlab import plots
 from reidlab.data import CUHK03
 from reidlab.distances import cosine_distance
-from reidlab.features import extract_features
+from reidlab.evaluation import extract_features
 from reidlab.files import atomic_path
 from reidlab.models import Baseline
 from reidlab.walkers import World

@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 
 from reidlab.data import Market1501
-from reidlab.evaluation import Evaluation, evaluate
-from reidlab.features import Features, extract_features
+from reidlab.evaluation import Evaluation, Features, evaluate, extract_features
 from reidlab.models import Baseline
 from reidlab.models.pixels import RawPixels
 from reidlab.training import load_checkpoint

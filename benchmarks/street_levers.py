@@ -22,7 +22,7 @@ from torch import nn
 
 from reidlab.data import Market1501
 from reidlab.data.records import Splits
-from reidlab.features import evaluate_model, extract_features
+from reidlab.evaluation import evaluate_model, extract_features
 from reidlab.files import write_json
 from reidlab.models import backbones
 from reidlab.results import circumstances

@@ -18,8 +18,8 @@ _PLACES = {
     "load_checkpoint": "training",
     "train": "training",
     "evaluate": "evaluation",
-    "evaluate_model": "features",
-    "search": "evaluation.search",
+    "evaluate_model": "evaluation",
+    "search": "evaluation",
 }
 __all__ = ["__version__", *_PLACES]
 

@@ -247,7 +247,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores here, as JSON.")] = None,
 ) -> None:
     """Score a checkpoint, the shipped weights, or raw pixels where neither is given, on query and gallery."""
-    from reidlab.features import evaluate_model
+    from reidlab.evaluation import evaluate_model
     from reidlab.lessons.setup import device as find_device
     from reidlab.models import Baseline
     from reidlab.models.pixels import RawPixels

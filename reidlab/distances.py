@@ -20,11 +20,11 @@ RANGE_TOLERANCE = 1e-3
 rounded to float16 can need all of it."""
 
 
-def _squared_lengths(name: str, features: Tensor) -> tuple[Tensor, Tensor]:
+def squared_lengths(name: str, features: Tensor) -> tuple[Tensor, Tensor]:
     """Return the features in float32 or float64 and (N,) squared lengths, all of them finite."""
     features = feature_tensor(name, features)
     features = features if features.dtype == torch.float64 else features.float()
-    squares = features.square().sum(1)  # (N,), NaN or infinity as soon as one number of the row is
+    squares = features.square().sum(1)  # (N,), NaN or infinity as soon as one value of the row is
     largest = torch.finfo(squares.dtype).max / 4  # a squared distance is at most twice the sum of two
     bad = (~(squares <= largest)).nonzero().flatten()
     if len(bad):
@@ -45,13 +45,10 @@ def _check_same_kind(x: Tensor, y: Tensor) -> None:
 
 
 def near_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Move and scale features, by one amount for both, so that their Euclidean distances can be computed.
+    """Shift and scale features (Q, D) and (G, D) alike, so that their Euclidean distances can be computed.
 
-    Neither changes an order of distances, or their ratios. Features whose numbers are near 1 and spread around 0 stay
+    Neither changes an order of distances, or their ratios. Features whose values are near 1 and spread around 0 stay
     as they are. Far from the origin squares are large and their differences lose all digits; tiny squares become 0.
-
-    Args:
-        x, y: (Q, D) and (G, D) features.
 
     Returns:
         Both in float32, or in float64 where near neighbours are much nearer to each other than to the origin.
@@ -92,13 +89,9 @@ def near_one(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         x, y = x - centre, y - centre
         if bool(y.any()) and float(y.abs().max()) < 2.0**-8:
             return near_one(x, y)
-    return _wide_enough(x, y)
-
-
-def _wide_enough(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Float64 where the error of squares in float32 would hide the distances of near neighbours."""
     if x.dtype == torch.float64 or x.device.type == "mps":  # Apple's GPUs have no float64
         return x, y
+    # float64, where the error of squares in float32 would hide the distances of near neighbours
     some, others = (rows[torch.linspace(0, len(rows) - 1, min(len(rows), 128)).round().long()] for rows in (x, y))
     squares = torch.cdist(some, others, compute_mode="donot_use_mm_for_euclid_dist").square()
     nearest = squares.masked_fill(squares == 0, torch.inf).amin(1)
@@ -107,13 +100,13 @@ def _wide_enough(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def l2_normalize(features: Tensor) -> Tensor:
-    """Scale every row to Euclidean length 1.
+    """Scale every row to unit norm.
 
     Args:
-        features: (N, D), any finite numbers; half precision is computed in float32.
+        features: (N, D), any finite values; half precision is computed in float32.
 
     Returns:
-        (N, D), float32 or float64, rows of unit norm.
+        (N, D), float32 or float64.
 
     Raises:
         ValueError: a row is zero (it has no direction), or holds NaN or infinity.
@@ -128,7 +121,7 @@ def l2_normalize(features: Tensor) -> Tensor:
 
 
 def _unit_rows(name: str, features: Tensor) -> Tensor:
-    features, squares = _squared_lengths(name, features)
+    features, squares = squared_lengths(name, features)
     zero = (squares < torch.finfo(squares.dtype).tiny).nonzero().flatten()  # below it, squares lose their digits
     if len(zero):
         row = int(zero[0])
@@ -141,7 +134,7 @@ def cosine_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
     """One minus the cosine of the angle between each row of `x` and each row of `y`.
 
     Both sides are normalised here, so raw features may be passed. It orders pairs as the Euclidean distance
-    of the normalised features does, but it is no metric: a detour can be shorter than the direct way.
+    of the normalised features does, but it is not a metric: the triangle inequality does not hold.
 
     Args:
         x: (Q, D) features.
@@ -168,15 +161,14 @@ def cosine_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def squared_euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Square of the straight-line distance between each row of `x` and each row of `y`.
+    """Squared Euclidean distance between each row of `x` and each row of `y`.
 
     Computed as |x|² + |y|² - 2⟨x, y⟩: one matrix product, no (Q, G, D) array of differences. The price is
     cancellation: the error reaches 5e-7 · (|x|² + |y|²) in float32 and 3e-15 · (|x|² + |y|²) in float64,
     however small the distance. Far from the origin that hides small distances: subtract the mean first.
 
     Args:
-        x: (Q, D) features.
-        y: (G, D) features; None for the rows of `x` among themselves, with a diagonal of exactly 0.
+        x, y: as in `cosine_distance`.
 
     Returns:
         (Q, G) squares, never negative; in [0, 4] for features of unit norm, where they are 2 - 2 cos.
@@ -191,8 +183,8 @@ def squared_euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
 
     Taught in: notebooks/02_feature_normalisation.ipynb
     """
-    x, squares_x = _squared_lengths("x", x)
-    x_or_y, squares_y = (x, squares_x) if y is None else _squared_lengths("y", y)
+    x, squares_x = squared_lengths("x", x)
+    x_or_y, squares_y = (x, squares_x) if y is None else squared_lengths("y", y)
     _check_same_kind(x, x_or_y)
     with torch.autocast(x.device.type, enabled=False):
         sums = squares_x[:, None] + squares_y  # (Q, G)
@@ -201,21 +193,20 @@ def squared_euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def euclidean_distance(x: Tensor, y: Tensor | None = None) -> Tensor:
-    """Straight-line distance between each row of `x` and each row of `y`.
+    """Euclidean distance between each row of `x` and each row of `y`.
 
     The root of `squared_euclidean_distance`. Squares up to 1e-12 give exactly 0 and no gradient, because the
     slope of the root at zero is infinite. The root enlarges the error of a small square: in float32, equal
     rows of length L can come out 0.001 · L apart.
 
     Args:
-        x: (Q, D) features.
-        y: (G, D) features; None for the rows of `x` among themselves, with a diagonal of exactly 0.
+        x, y: as in `cosine_distance`.
 
     Returns:
         (Q, G) distances ≥ 0; in [0, 2] for features of unit norm.
 
     Raises:
-        ValueError: different D, NaN or infinity, or numbers too large to be squared.
+        ValueError: as there.
 
     Example:
         >>> euclidean_distance(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
@@ -241,8 +232,7 @@ def pairwise(x: Tensor, y: Tensor | None = None, metric: str = "cosine") -> Tens
     """Distances (Q, G) by the name of the metric.
 
     Args:
-        x: (Q, D) features.
-        y: (G, D) features; None for the rows of `x` among themselves, with a diagonal of exactly 0.
+        x, y: as in `cosine_distance`.
         metric: "cosine", "euclidean" or "squared".
 
     Raises:
@@ -260,17 +250,16 @@ def pairwise(x: Tensor, y: Tensor | None = None, metric: str = "cosine") -> Tens
 
 
 def check_range(distmat: Tensor, metric: str, unit_norm: bool = True) -> Tensor:
-    """Refuse numbers that cannot be distances of this metric, such as dot products.
+    """Refuse values that cannot be distances of this metric, such as dot products.
 
     Args:
         distmat: distances, of any shape, mostly (Q, G).
         metric: "cosine", "euclidean" or "squared"; the ranges are [0, 2], [0, 2] and [0, 4].
         unit_norm: whether the features have unit norm; if not, "euclidean" and "squared" end at infinity.
-            The cosine does not depend on lengths.
 
     Returns:
-        `distmat` unchanged, so that the check can stand around an expression. Rounding may leave the range by
-        a thousandth of its width for features of unit norm, as features rounded to float16 do.
+        `distmat` unchanged, so that the check can stand around an expression. Values may leave the range by a
+        thousandth of its width, since features rounded to float16 need that.
 
     Raises:
         ValueError: an unknown metric, or an entry that is outside, NaN or infinite.
@@ -326,7 +315,7 @@ def check_unit_norm(features: Tensor, tolerance: float = 1e-3) -> Tensor:
 
     Taught in: notebooks/02_feature_normalisation.ipynb
     """
-    _, squares = _squared_lengths("features", features.detach())
+    _, squares = squared_lengths("features", features.detach())
     lengths = squares.sqrt()
     wrong = ((lengths - 1).abs() > tolerance).nonzero().flatten()
     if len(wrong):

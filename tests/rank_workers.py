@@ -17,8 +17,7 @@ from reidlab.ranks import Ranks, joined
 
 if TYPE_CHECKING:  # most jobs need neither images nor networks, and importing those takes seconds
     from reidlab.data.records import Splits
-    from reidlab.evaluation import Evaluation
-    from reidlab.features import Features
+    from reidlab.evaluation import Evaluation, Features
 
 SIZES = (1, 2, 7)
 """Queries to embed: fewer than two processes, as many, and not a multiple."""
@@ -94,7 +93,7 @@ def people(count: int) -> Splits:
 
 def scores(ranks: Ranks, count: int) -> tuple[Features, Evaluation]:
     """Features of the queries of `people`, and the scores, of a network that is the same everywhere."""
-    from reidlab.features import evaluate_model, extract_features
+    from reidlab.evaluation import evaluate_model, extract_features
     from reidlab.models import Baseline
 
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import torch
 from conftest import REPOSITORY
 from torch import nn
 
-from reidlab.features import Features
+from reidlab.evaluation import Features
 from reidlab.models import RGANet
 from reidlab.models.rga import RelationAwareAttention
 

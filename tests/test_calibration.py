@@ -60,48 +60,28 @@ def test_six_pairs_by_hand():
     assert (result.num_positives, result.num_negatives) == (3, 3)
 
 
-def test_a_crossing_between_two_thresholds():
-    """From 2 to 3, accepted impostors go from 0 to 1/2; 1/3 of the right pairs is rejected: crossed 2/3 of the way."""
-    result = pairs([1, 2, 5], [3, 4], false_accept_rate=0)
-    assert result.equal_error_rate == pytest.approx(1 / 3)
-    assert result.equal_error_threshold == pytest.approx(2 + 2 / 3)
-
-
-@pytest.mark.parametrize(
-    ("rate", "threshold", "true_accept_rate"),
-    [(0, 1, 1 / 3), (0.34, 3, 2 / 3), (0.66, 3, 2 / 3), (0.67, 5, 1), (0.99, 5, 1)],
-)
-def test_rates_between_the_steps_are_not_exceeded(rate, threshold, true_accept_rate):
-    result = pairs([1, 3, 5], [2, 4, 6], false_accept_rate=rate)
-    assert (result.threshold, result.true_accept_rate) == (threshold, pytest.approx(true_accept_rate))
-    assert result.false_accept_rate <= rate
-
-
 def test_a_rate_that_a_product_rounds_down():
     assert pairs([0.5], range(1, 101), false_accept_rate=0.29).false_accept_rate == 0.29  # 0.29 · 100 = 28.999…
 
 
-def test_tied_pairs_are_accepted_together_or_not_at_all():
-    result = pairs([1, 3], [2, 3, 3, 4], false_accept_rate=0.5)
-    assert (result.threshold, result.false_accept_rate, result.true_accept_rate) == (2, 0.25, 0.5)
-
-
-def test_separated():
-    result = pairs([1, 2], [7, 9], false_accept_rate=0)
-    assert (result.threshold, result.false_accept_rate, result.true_accept_rate) == (2, 0, 1)
-    assert (result.equal_error_rate, result.equal_error_threshold) == (0, 2)
-
-
-def test_the_wrong_way_round():
-    result = pairs([7, 9], [1, 2], false_accept_rate=0.5)
-    assert (result.threshold, result.true_accept_rate) == (1, 0)
-    assert result.equal_error_rate == 1
-
-
-def test_same_distances_on_both_sides():
-    result = pairs(range(1, 101), range(1, 101), false_accept_rate=0.2)
-    assert result.threshold == 20 and result.true_accept_rate == 0.2
-    assert result.equal_error_rate == pytest.approx(0.5) and result.equal_error_threshold == pytest.approx(50)
+@pytest.mark.parametrize(
+    ("positives", "negatives", "rate", "threshold", "true_accepts", "error_rate", "error_threshold"),
+    [
+        ([1, 2], [7, 9], 0, 2, 1, 0, 2),  # separated
+        ([7, 9], [1, 2], 0.5, 1, 0, 1, None),  # in the wrong order
+        (range(1, 101), range(1, 101), 0.2, 20, 0.2, 0.5, 50),  # the same on both sides
+        ([1, 3], [2, 3, 3, 4], 0.5, 2, 0.5, None, None),  # tied pairs are accepted together or not at all
+        # from 2 to 3 accepted impostors go from 0 to 1/2, and 1/3 of the right pairs is rejected: 2/3 of the way
+        ([1, 2, 5], [3, 4], 0, 2, 2 / 3, 1 / 3, 2 + 2 / 3),
+    ],
+)
+def test_more_by_hand(positives, negatives, rate, threshold, true_accepts, error_rate, error_threshold):
+    result = pairs(positives, negatives, false_accept_rate=rate)
+    assert (result.threshold, result.true_accept_rate) == (threshold, pytest.approx(true_accepts))
+    if error_rate is not None:
+        assert result.equal_error_rate == pytest.approx(error_rate)
+    if error_threshold is not None:
+        assert result.equal_error_threshold == pytest.approx(error_threshold)
 
 
 def test_constant_distances():
@@ -175,14 +155,6 @@ def test_order_does_not_matter_and_scale_moves_the_threshold():
     assert scaled.equal_error_rate == whole.equal_error_rate
 
 
-def test_types():
-    distances, labels = crowd()
-    single = calibrate(torch.tensor(distances, dtype=torch.float32, requires_grad=True), **labels)
-    assert single.threshold == pytest.approx(calibrate(distances, **labels).threshold, rel=1e-6)
-    whole = (100 * distances).astype(np.int64)
-    assert calibrate(whole, **labels).threshold == calibrate(whole.astype(float), **labels).threshold
-
-
 @pytest.mark.parametrize("absent", ["removed", "given"])
 @pytest.mark.parametrize("decimals", [None, 1, 0])  # with 0 most of the nearest are tied
 def test_open_set_rates_query_by_query(absent, decimals):
@@ -222,36 +194,24 @@ def test_open_set_at_the_threshold_itself_and_along_the_bins():
     result = calibrate(distances, **labels)
     one, curve = result.open_set(), result.open_set(torch.from_numpy(result.bin_edges))
     assert one.thresholds.tolist() == [result.threshold] and len(curve.thresholds) == 51
-    assert str(one).count("\n") == 0 and "present" in str(one) and "48 more thresholds" in str(curve)
-
-
-def test_one_line_says_it_all():
-    text = str(pairs([1, 3, 5], [2, 4, 6], false_accept_rate=1 / 3))
-    assert text == (
-        "threshold 3 accepts 66.7% of 3 pairs of one person and 33.333% of 3 pairs of different people; "
-        "equal error rate 33.3% at 3; same camera: exclude"
-    )
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"false_accept_rate": 1.0}, r"false_accept_rate=1.0: expected a share in \[0, 1\), such as 0.01 for 1 %"),
-        ({"false_accept_rate": -0.1}, "false_accept_rate=-0.1"),
         (
             {"false_accept_rate": 1e-4},
             "needs at least 10,000 pairs of different people to be measured, got 1,162. Ask for 1/1162 ",
         ),
         ({"same_camera": "maybe"}, "same_camera='maybe': expected one of exclude, keep"),
         ({"bins": 0}, "bins=0"),
-        ({"distmat": np.full((30, 50), np.nan)}, "NaN or infinity for query 0"),
         ({"distmat": np.full((30, 50), np.inf)}, "NaN or infinity for query 0"),
         ({"distmat": np.zeros(30)}, r"got shape \(30,\), expected \(Q, G\)"),
         ({"distmat": np.zeros((30, 51))}, r"gallery_pids: got shape \(50,\), expected \(51,\)"),
         ({"distmat": [np.zeros((20, 50))]}, "got 20 rows in all, expected 30"),
-        ({"distmat": [np.zeros((20, 50))] * 2}, r"got \(20, 50\) for queries from 20 on"),
-        ({"distmat": [np.zeros((30, 49))]}, r"got \(30, 49\) for queries from 0 on"),
         ({"query_pids": np.full(30, 99)}, "no identity is in both query and gallery"),
+        ({"gallery_pids": np.full(50, -1)}, "no identity is in both query and gallery"),
         ({"query_camids": np.zeros(30, int), "gallery_camids": np.zeros(50, int)}, "never in another camera"),
         ({"query_pids": np.ones(30, int), "gallery_pids": np.ones(50, int)}, "no pair of different people"),
     ],

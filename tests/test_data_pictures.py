@@ -19,7 +19,7 @@ from reidlab.data.records import FolderSource, Record
 from reidlab.data.store import PixelStore
 from reidlab.data.workers import named_errors
 from reidlab.errors import DataError, WorkerError
-from reidlab.features import extract_features
+from reidlab.evaluation import extract_features
 from reidlab.models.pixels import RawPixels
 
 FOLDER = ["7/1_a.png", "7/1_b.png", "7/2_a.png"]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from reidlab.cli import app
 from reidlab.data import FolderDataset
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.models.pixels import RawPixels
 from reidlab.results import check_comparable, score_record
 

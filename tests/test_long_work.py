@@ -23,7 +23,7 @@ from reidlab import progress
 from reidlab.cli import app
 from reidlab.data.records import Record
 from reidlab.errors import DataError, message_for_user
-from reidlab.features import extract_features
+from reidlab.evaluation import extract_features
 from reidlab.files import Lock, alone, atomic_path, sweep, unfinished, write_json
 from reidlab.lessons.pages import index_page
 from reidlab.lessons.parameters import parse_parameters, read_parameters

@@ -47,8 +47,8 @@ def test_names_stand_for_their_losses(name):
 
 
 @pytest.mark.parametrize("name", ["random", "relative_distance"])
-def test_chance_needs_a_generator(name):
-    with pytest.raises(ValueError, match="by chance: pass generator="):
+def test_sampling_needs_a_generator(name):
+    with pytest.raises(ValueError, match="samples triplets: pass generator="):
         metric_loss(name, FEATURES, PIDS)
 
 

@@ -64,7 +64,7 @@ def test_the_least_value_is_minus_one_for_two_identities_and_zero_with_target_ze
     assert pull_push_loss(right_angle, pids, 0.0).item() == pull_push_loss(right_angle, pids).item() == 0
 
 
-def test_it_is_cosine_distance_in_another_coat():
+def test_equals_the_cosine_distance_of_the_same_pairs():
     features, pids = unit(0, 8), torch.arange(8) % 4
     distances, same = cosine_distance(features), pids[:, None] == pids[None, :]
     expected = distances[same & ~torch.eye(8, dtype=torch.bool)].mean() + 1 - distances[~same].mean()

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.models import MGN, MODELS, Baseline, ReIDModel, RelationNet, RelativeDistanceNet, RGANet, wrap
 from reidlab.models.pixels import RawPixels
 from reidlab.training import TrainConfig, load_checkpoint, save_checkpoint, train

@@ -17,7 +17,7 @@ from PIL import Image
 
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.ranks import joined
 from reidlab.results import check_comparable
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report, train

@@ -8,7 +8,7 @@ import torch
 
 from reidlab.data.records import Record, Splits
 from reidlab.errors import DataError
-from reidlab.features import evaluate_model, extract_features
+from reidlab.evaluation import evaluate_model, extract_features
 from reidlab.models import Baseline
 from reidlab.results import score_record
 from reidlab.training import TrainConfig, Training, load_checkpoint, parse_settings, save_checkpoint, train

@@ -16,7 +16,7 @@ from conftest import Colours
 from reidlab.data.records import Record, Splits, fingerprint
 from reidlab.data.workers import worker_lost
 from reidlab.errors import CollapseError, WorkerError
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.training import RunFolder, TrainConfig, Training, load_checkpoint, train
 from reidlab.training.dry_run import dry_run
 from reidlab.training.monitors import ValidationMonitor, hold_out

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.models import MGN, MODELS, Baseline, RelationNet, RGANet
 from reidlab.models.base import RENAMED as MODEL_RENAMED
 from reidlab.models.weights import save_weights

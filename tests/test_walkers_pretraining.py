@@ -11,7 +11,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from reidlab.cli import app
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.models import Baseline
 from reidlab.walkers import World, streets
 from reidlab.walkers.pretraining import make_weights, street_config

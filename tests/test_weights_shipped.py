@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from safetensors import safe_open
 
 from reidlab.data import CUHK03, Market1501
-from reidlab.features import evaluate_model, extract_features
+from reidlab.evaluation import evaluate_model, extract_features
 from reidlab.models import Baseline
 from reidlab.models.pixels import RawPixels
 from reidlab.models.weights import WEIGHTS

@@ -1,4 +1,4 @@
-"""From distances to decisions: a threshold, its error rates, and what it does to people who are not in the gallery."""
+"""From distances to decisions: a threshold, its error rates, and what it does to identities not in the gallery."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reidlab.checks import float_tensor
-from reidlab.evaluation.labels import Labels, LabelSet
-from reidlab.evaluation.own_image import refuse_own_distances
-from reidlab.evaluation.rules import SAME_CAMERA, matches_and_junk
-
-ROWS_TOGETHER = 2**22
-"""Distances of a given matrix that are looked at in one go."""
+from reidlab.evaluation.ranking import distance_blocks
+from reidlab.evaluation.rules import SAME_CAMERA, Labels, LabelSet, matches_and_junk
 
 ABSENT = ("removed", "given")
-"""Who stands for the people that are not in the gallery, see `Calibration.open_set`."""
+"""Which queries count as absent, see `Calibration.open_set`."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +39,6 @@ class OpenSet:
     num_absent: int
     absent: str
 
-    def __str__(self) -> str:
-        rates = "; ".join(
-            f"threshold {threshold:.4g}: {found:.1%} of those present found, {alarm:.1%} of those absent raise an alarm"
-            for threshold, found, alarm in zip(
-                self.thresholds[:3], self.detection_identification_rate, self.false_alarm_rate, strict=False
-            )
-        )
-        more = f"; and {len(self.thresholds) - 3} more thresholds" if len(self.thresholds) > 3 else ""
-        return f"{rates}{more} ({self.num_present} queries present, {self.num_absent} absent: {self.absent})"
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -64,7 +49,7 @@ class Calibration:
 
     Args:
         threshold: accept a pair whose distance is at most this.
-        false_accept_rate: share of pairs of different people that it accepts, in [0, 1]; at most the rate asked for.
+        false_accept_rate: share of pairs of different people that it accepts, in [0, 1]; at most the requested rate.
         true_accept_rate: share of pairs of one person that it accepts, in [0, 1].
         equal_error_rate: the rate at which as large a share of impostors is accepted as of right pairs rejected, in
             [0, 1], interpolated linearly between neighbouring thresholds.
@@ -104,11 +89,9 @@ class Calibration:
         out of the gallery are left out here too: they are neither found nor a false alarm.
 
         Args:
-            thresholds: distances, at which the rates are wanted; None for `threshold` alone. `bin_edges` gives a
-                curve.
+            thresholds: distances; None for `threshold` alone. `bin_edges` gives a curve.
             absent: "removed": every query counts as absent once more, with the images of its own person
-                taken out of the gallery. "given": absent are the queries that have nothing to find as it is,
-                such as people who were never in the gallery.
+                taken out of the gallery. "given": the queries without a right image in the gallery as it is.
 
         Returns:
             An `OpenSet`.
@@ -171,16 +154,15 @@ def calibrate(
     same_camera: str = "exclude",
     bins: int = 50,
 ) -> Calibration:
-    """Choose the distance up to which two images count as one person, by the share of impostors that it lets in.
+    """Choose the distance up to which two images count as one person, by the share of impostors that it accepts.
 
-    A pair is accepted if its distance is at most the threshold. The threshold is the largest distance among all
-    pairs at which no larger share of the pairs of different people is accepted than asked for; so it is exact, and
-    of pairs at equal distance either all are accepted or none. If even the nearest distance accepts too many, it is
-    the next number below that distance, and accepts nothing.
+    A pair is accepted if its distance is at most the threshold: the largest distance among all pairs at which no
+    larger share of the pairs of different people is accepted than requested. So it is exact, and of pairs at equal
+    distance either all are accepted or none. If even the nearest distance accepts too many, it is the next number
+    below that distance, and accepts nothing.
 
     Every query is paired with every gallery image, except those of identity -1 and, with same_camera="exclude",
-    those of its own person in its own camera. Pairs of different people in one camera stay. A query whose person is
-    not in the gallery has pairs of different people only.
+    those of its own identity in its own camera. Pairs of different people in one camera stay.
 
     Args:
         distmat: (Q, G) finite distances, or blocks (rows, G) of it in the order of the queries. All pairs are kept, in
@@ -197,7 +179,7 @@ def calibrate(
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinity, no pair of one person or of different people, queries
-            that find themselves, or a rate that is out of range or too fine.
+            that are in the gallery, or a rate that is out of range or too fine.
 
     Example:
         >>> result = calibrate(
@@ -214,18 +196,35 @@ def calibrate(
         raise ValueError(f"same_camera={same_camera!r}: expected one of {', '.join(SAME_CAMERA)}")
     if bins < 1:
         raise ValueError(f"bins={bins}: expected at least 1")
-    labels = LabelSet(query_pids, gallery_pids, query_camids, gallery_camids, same_camera)
-    pairs = _Pairs.gathered(_checked_blocks(distmat, labels), labels)
-    positives, negatives = pairs.positives, pairs.negatives
-    allowed = _allowed(false_accept_rate, len(negatives))
-    threshold = _largest_below(negatives[allowed], positives, negatives)
+    given = query_pids, gallery_pids, query_camids, gallery_camids
+    blocks, labels = distance_blocks(distmat, *given, same_camera, finite=True)
+    if not len(labels.known):
+        raise ValueError(labels.no_match_message())
+    collected = map(np.concatenate, zip(*_pairs(blocks, labels), strict=True))
+    positives, negatives, nearest_right, nearest_wrong, found = collected
+    if not len(positives):
+        raise ValueError(labels.no_match_message())
+    if not len(negatives):
+        raise ValueError("there is no pair of different people; a threshold needs impostors to keep out")
+    positives.sort()  # in place, since there may be many
+    negatives.sort()
+    allowed = math.floor(false_accept_rate * len(negatives) + 1e-9)  # 0.29 × 100 is 28.999999999999996
+    if false_accept_rate > 0 and allowed < 1:
+        raise ValueError(
+            f"false_accept_rate={false_accept_rate}: needs at least {math.ceil(1 / false_accept_rate):,} pairs of "
+            f"different people to be measured, got {len(negatives):,}. Ask for 1/{len(negatives)} or more, or for 0 "
+            "(none of these pairs)"
+        )
+    limit = negatives[allowed]  # the nearest pair that must not be accepted
+    below = [values[place - 1] for values in (positives, negatives) if (place := np.searchsorted(values, limit))]
+    threshold = float(max(below)) if below else float(np.nextafter(limit, limit.dtype.type(-np.inf)))
     equal_error_rate, equal_error_threshold = _equal_error(positives, negatives)
     ends = min(positives[0], negatives[0]), max(positives[-1], negatives[-1])
     edges = np.histogram_bin_edges(np.array(ends, dtype=np.float64), bins)
     return Calibration(
         threshold=threshold,
-        false_accept_rate=_share_within(negatives, threshold),
-        true_accept_rate=_share_within(positives, threshold),
+        false_accept_rate=float(_share_within(negatives, threshold)),
+        true_accept_rate=float(_share_within(positives, threshold)),
         equal_error_rate=equal_error_rate,
         equal_error_threshold=equal_error_threshold,
         bin_edges=edges,
@@ -234,118 +233,40 @@ def calibrate(
         num_positives=len(positives),
         num_negatives=len(negatives),
         same_camera=same_camera,
-        nearest_right=pairs.nearest_right,
-        nearest_wrong=pairs.nearest_wrong,
-        found=pairs.found,
+        nearest_right=nearest_right,
+        nearest_wrong=nearest_wrong,
+        found=found,
     )
 
 
-@dataclass(frozen=True)
-class _Pairs:
-    """Distances of all pairs, sorted, and what is nearest to each query."""
+def _pairs(blocks: Iterable[Tensor], labels: LabelSet) -> Iterator[tuple[np.ndarray, ...]]:
+    """For each block (rows, G): the distances of pairs of one person, and of different people.
 
-    positives: np.ndarray
-    negatives: np.ndarray
-    nearest_right: np.ndarray
-    nearest_wrong: np.ndarray
-    found: np.ndarray
-
-    @classmethod
-    def gathered(cls, blocks: Iterable[Tensor], labels: LabelSet) -> _Pairs:
-        positives, negatives, nearest, start = [], [], [], 0
-        for block in blocks:
-            rows = slice(start, start + len(block))
-            refuse_own_distances(block[:, torch.from_numpy(labels.somebody).to(block.device)], labels, start)
-            right, wrong = _right_and_wrong(labels, rows, block.device)
-            positives.append(block[right].cpu().numpy())
-            negatives.append(block[wrong].cpu().numpy())
-            nearest.append(_nearest(block, right, wrong))
-            start = rows.stop
-        positives, negatives = np.concatenate(positives), np.concatenate(negatives)
-        if not len(positives):
-            raise ValueError(labels.no_match_message())
-        if not len(negatives):
-            raise ValueError("there is no pair of different people; a threshold needs impostors to keep out")
-        positives.sort()
-        negatives.sort()
-        return cls(positives, negatives, *(np.concatenate(values) for values in zip(*nearest, strict=True)))
+    Then for each row the nearest distance of either kind, inf without one, and whether the right one comes first.
+    """
+    start = 0
+    for block in blocks:
+        rows = slice(start, start + len(block))
+        start = rows.stop
+        query = (labels.query_pids[rows, None], labels.query_camids[rows, None])
+        all_four = (*query, labels.gallery_pids, labels.gallery_camids)
+        right, junk = matches_and_junk(*(torch.from_numpy(x).to(block.device) for x in all_four), labels.same_camera)
+        wrong = ~(right | junk)
+        columns = torch.arange(block.shape[1], device=block.device)
+        nearest, places = [], []
+        for counted in (right, wrong):
+            distances = block.masked_fill(~counted, torch.inf)
+            nearest.append(distances.amin(1))
+            lowest = torch.where(distances == nearest[-1][:, None], columns, len(columns)).amin(1)  # of equal ones
+            places.append(lowest)
+        found = (nearest[0] < nearest[1]) | ((nearest[0] == nearest[1]) & (places[0] < places[1]))
+        results = block[right], block[wrong], *nearest, found & nearest[0].isfinite()
+        yield tuple(values.cpu().numpy() for values in results)
 
 
-def _right_and_wrong(labels: LabelSet, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Boolean (rows, G): pairs of one person, and pairs of different people; the rest does not count."""
-    query, gallery = (
-        [torch.from_numpy(values).to(device) for values in pair]
-        for pair in (
-            (labels.query_pids[rows, None], labels.query_camids[rows, None]),
-            (labels.all_gallery_pids, labels.all_gallery_camids),
-        )
-    )
-    right, junk = matches_and_junk(*query, *gallery, labels.same_camera)
-    return right, ~(right | junk)
-
-
-def _nearest(block: Tensor, right: Tensor, wrong: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest right and nearest wrong distance (rows,), inf without one, and whether the right one comes first."""
-    columns = torch.arange(block.shape[1], device=block.device)
-    nearest, places = [], []
-    for counted in (right, wrong):
-        distances = block.masked_fill(~counted, torch.inf)
-        nearest.append(distances.amin(1))
-        first = torch.where(distances == nearest[-1][:, None], columns, len(columns)).amin(1)  # lowest of equal ones
-        places.append(first)
-    found = (nearest[0] < nearest[1]) | ((nearest[0] == nearest[1]) & (places[0] < places[1]))
-    return tuple(values.cpu().numpy() for values in (*nearest, found & nearest[0].isfinite()))
-
-
-def _checked_blocks(distmat, labels: LabelSet) -> Iterator[Tensor]:
-    """Blocks (rows, G) of finite distances, float32 or float64; the lengths are checked before the first."""
-    if isinstance(distmat, Tensor) or hasattr(distmat, "__array__"):
-        distmat = float_tensor("distmat", distmat)
-        if distmat.ndim != 2:
-            raise ValueError(f"distmat: got shape {tuple(distmat.shape)}, expected (Q, G)")
-        labels.check(*distmat.shape)
-        distmat = distmat.split(max(1, ROWS_TOGETHER // distmat.shape[1]))
-    expected, start = (len(labels.query_pids), len(labels.all_gallery_pids)), 0
-    labels.check(*expected)
-    for block in distmat:
-        block = float_tensor("distmat", block).detach()
-        if block.ndim != 2 or block.shape[1] != expected[1] or start + len(block) > expected[0]:
-            raise ValueError(
-                f"distmat: got {tuple(block.shape)} for queries from {start} on, expected blocks (rows, "
-                f"{expected[1]}) with {expected[0]} rows in all"
-            )
-        block = block if block.dtype in (torch.float32, torch.float64) else block.float()
-        bad = (~block.isfinite()).any(1).nonzero().flatten()
-        if len(bad):
-            raise ValueError(f"distmat: NaN or infinity for query {start + int(bad[0])}, expected finite distances")
-        start += len(block)
-        yield block
-    if start != expected[0]:
-        raise ValueError(f"distmat: got {start} rows in all, expected {expected[0]}, one for each query")
-
-
-def _allowed(rate: float, num_negatives: int) -> int:
-    """How many pairs of different people may be accepted."""
-    allowed = math.floor(rate * num_negatives + 1e-9)  # 0.29 × 100 is 28.999999999999996
-    if rate > 0 and allowed < 1:
-        raise ValueError(
-            f"false_accept_rate={rate}: needs at least {math.ceil(1 / rate):,} pairs of different people to be "
-            f"measured, got {num_negatives:,}. Ask for 1/{num_negatives} or more, or for 0 (none of these pairs)"
-        )
-    return allowed
-
-
-def _largest_below(limit: np.floating, *sorted_distances: np.ndarray) -> float:
-    """The largest distance below `limit`; the next number below it if there is none."""
-    places = [(values, np.searchsorted(values, limit)) for values in sorted_distances]
-    below = [values[place - 1] for values, place in places if place]
-    return float(max(below)) if below else float(np.nextafter(limit, limit.dtype.type(-np.inf)))
-
-
-def _share_within(sorted_distances: np.ndarray, threshold: float | np.ndarray) -> float | np.ndarray:
+def _share_within(sorted_distances: np.ndarray, threshold: float | np.ndarray) -> np.ndarray:
     """Share of the distances that are at most `threshold`."""
-    share = np.searchsorted(sorted_distances, threshold, side="right") / len(sorted_distances)
-    return float(share) if share.ndim == 0 else share
+    return np.searchsorted(sorted_distances, threshold, side="right") / len(sorted_distances)
 
 
 def _equal_error(positives: np.ndarray, negatives: np.ndarray) -> tuple[float, float]:

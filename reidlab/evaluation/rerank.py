@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from reidlab.checks import feature_tensor
-from reidlab.distances import _squared_lengths, near_one
+from reidlab.distances import near_one, squared_lengths
 
 BLOCK_ENTRIES = 2**22
 """Distances that a block holds unless `chunk_size` says otherwise: 16 MB in float32."""
@@ -43,21 +43,20 @@ def k_reciprocal_distances(
     already. Weights exp(-distance) over the set, with sum 1, are averaged over the item's nearest, and the
     Jaccard distance compares the weights of two items. The result mixes it with the plain distance.
 
-    The result depends on all queries: with another set of queries, the same pair gets another distance. Say
-    so beside a score, and never set it beside scores without re-ranking.
+    The result depends on all queries: with another set of queries, the same pair gets another distance. State
+    that with every score, and do not compare it with scores without re-ranking.
 
-    Features are taken as they are. If they are compared by cosine, pass `l2_normalize(features)`: squared
-    Euclidean distances of unit features are 2 - 2 cos, the same order as cosine distances.
+    Features are not normalised here. For cosine distances pass `l2_normalize(features)`: squared Euclidean
+    distances of unit-norm features are 2 - 2 cos, in the same order.
 
     Args:
         query_features: (Q, D), finite.
         gallery_features: (G, D), from the same model, on the same device.
-        k1: neighbours looked at besides the item itself, which is in its own sets: they are read from k1 + 1
-            nearest, the half-size sets from round(k1 / 2) + 1, rounding halves to the even number, as the Python
-            ports of the authors' program do. Their MATLAB reads them from round((k1 + 1) / 2): for k1 = 3, 7, 11, …
-            that is one item less, so fewer images join a set. 1 ≤ k1 < Q + G.
-        k2: how many nearest items, here with the item itself as one of them, average their weights; 1 leaves
-            them as they are. 1 ≤ k2 ≤ Q + G.
+        k1: neighbours besides the item itself: sets are read from the k1 + 1 nearest, the smaller ones from the
+            round(k1 / 2) + 1 nearest, halves rounded to the even number, as in the Python ports of the authors'
+            program. Their MATLAB takes round((k1 + 1) / 2): for k1 = 3, 7, 11, … one less. 1 ≤ k1 < Q + G.
+        k2: how many nearest items, the item itself included, average their weights; 1 changes nothing.
+            1 ≤ k2 ≤ Q + G.
         lambda_value: share of the plain distance in [0, 1]; 1 gives the squared Euclidean distance divided
             by the largest of the query's row, 0 the Jaccard distance alone.
         chunk_size: rows of the distance matrix held at a time, chunk_size × (Q + G) numbers; None for about
@@ -65,10 +64,9 @@ def k_reciprocal_distances(
         report: called once, before the work, with a line on the memory it will need; None for silence.
 
     Returns:
-        (Q, G) float32 on the features' device, in [0, 1]. An item is always the first of its own neighbours;
-        among items at equal distance the one with the lower index is nearer, queries before gallery.
-        Distances are computed as in `squared_euclidean_distance`: differences below its error are decided
-        by rounding, those between copies of one image included.
+        (Q, G) float32 on the features' device, in [0, 1]. An item is the first of its own neighbours; among
+        items at equal distance the one with the lower index is nearer, queries before gallery. Differences below
+        the error of `squared_euclidean_distance` are decided by rounding.
 
     Raises:
         ValueError: shapes that do not fit, NaN or infinity, k1, k2, lambda_value or chunk_size out of range,
@@ -103,7 +101,7 @@ def k_reciprocal_blocks(
 ) -> Iterator[Tensor]:
     """Distances of `k_reciprocal_distances`, a few queries at a time: for sizes whose matrix would not fit.
 
-    Arguments are checked and `report` is called at once; the work begins when the first block is asked for.
+    Arguments are checked and `report` is called at once; the work begins with the first block.
 
     Args:
         query_features, gallery_features, k1, k2, lambda_value, chunk_size, report: as there.
@@ -153,8 +151,8 @@ class _Task:
                 f"got {len(query)} queries and {len(gallery)} gallery images, expected at least one of each"
             )
         query, gallery = near_one(query, gallery)
-        query, query_squares = _squared_lengths("query_features", query)
-        gallery, gallery_squares = _squared_lengths("gallery_features", gallery)
+        query, query_squares = squared_lengths("query_features", query)
+        gallery, gallery_squares = squared_lengths("gallery_features", gallery)
         total = len(query) + len(gallery)
         if not 1 <= k1 < total:
             raise ValueError(
@@ -175,11 +173,6 @@ class _Task:
     def num_gallery(self) -> int:
         return len(self.items) - self.num_queries
 
-    @property
-    def half(self) -> int:
-        """k1 / 2, halves to the even number: as the Python ports of the authors' MATLAB round."""
-        return round(self.k1 / 2)
-
     def need(self, whole: bool) -> str:
         """One line on memory, at its peak, beyond the features that were passed."""
         total, dimensions = self.items.shape
@@ -196,9 +189,9 @@ class _Task:
 
 
 def _blocks(task: _Task, whole: Tensor | None = None) -> Iterator[Tensor]:
-    """Yield blocks (rows, G); those of `whole` (Q, G), if there is one, which saves a second look at the distances."""
+    """Yield blocks (rows, G); those of `whole` (Q, G), if there is one, which saves computing distances twice."""
     neighbours, farthest = _nearest(task, whole)
-    weights = _average(_encode(task, neighbours, farthest), neighbours[:, : task.k2])
+    weights = _weights(task, neighbours, farthest)
     ours, theirs = weights[: task.num_queries], weights[task.num_queries :].tocsc()
     for start in range(0, task.num_queries, task.chunk):
         rows = slice(start, min(start + task.chunk, task.num_queries))
@@ -234,7 +227,7 @@ def _nearest(task: _Task, whole: Tensor | None) -> tuple[np.ndarray, Tensor]:
             whole[rows] = kept + task.squares[start : start + len(kept), None]
         farthest[rows] = block.amax(1) + task.squares[rows]
         block[torch.arange(len(block)), torch.arange(rows.start, rows.stop)] = -torch.inf  # whatever rounding says
-        values, indices = block.topk(min(count + 1, total), dim=1, largest=False)  # one more, to see ties at the end
+        values, indices = block.topk(min(count + 1, total), dim=1, largest=False)  # one more, to find ties at the end
         tied = (values[:, 1:] == values[:, :-1]).any(1).nonzero().flatten()
         if len(tied):
             indices[tied, :count] = _lowest_indices_first(block[tied], values[tied, count - 1], count)
@@ -257,34 +250,33 @@ def _lowest_indices_first(block: Tensor, limit: Tensor, count: int) -> Tensor:
     return column[order][first[:, None] + torch.arange(count, device=row.device)]  # (R, count)
 
 
-def _reciprocal(neighbours: np.ndarray) -> sparse.csr_matrix:
-    """Ones (N, N) where two items are among each other's neighbours (N, K)."""
-    total, count = neighbours.shape
-    starts = np.arange(0, total * count + 1, count)
-    ones = np.ones(total * count, dtype=np.int32)
-    forward = sparse.csr_matrix((ones, neighbours.ravel(), starts), shape=(total, total))
-    return forward.multiply(forward.T.tocsr()).tocsr()
-
-
-def _expanded(task: _Task, neighbours: np.ndarray) -> sparse.csr_matrix:
-    """The members (N, N) of each item's set, after the smaller sets of its members have joined."""
+def _weights(task: _Task, neighbours: np.ndarray, farthest: Tensor) -> sparse.csr_matrix:
+    """Weights (N, N) of the members of each item's set, of sum 1, averaged over its k2 nearest."""
     members = _reciprocal(neighbours[:, : task.k1 + 1])
-    smaller = _reciprocal(neighbours[:, : task.half + 1])
-    sizes = np.diff(smaller.indptr)
+    smaller = _reciprocal(neighbours[:, : round(task.k1 / 2) + 1])  # rounds halves to the even number
     shared = (members @ smaller).multiply(members).tocsr()  # `smaller` is symmetric
-    shared.data = (3 * shared.data > 2 * sizes[shared.indices]).astype(np.int32)
+    shared.data = (3 * shared.data > 2 * np.diff(smaller.indptr)[shared.indices]).astype(np.int32)
     shared.eliminate_zeros()
-    return members + shared @ smaller
-
-
-def _encode(task: _Task, neighbours: np.ndarray, farthest: Tensor) -> sparse.csr_matrix:
-    """Weights (N, N) of the members of each item's set, of sum 1."""
-    members = _expanded(task, neighbours)
+    members = members + shared @ smaller  # those of which more than 2/3 are in the set join it
     sizes = np.diff(members.indptr)
     row, column = np.repeat(np.arange(len(sizes)), sizes), members.indices
     weights = np.exp(-_pair_distances(task, row, column, farthest))
     weights /= np.repeat(np.add.reduceat(weights, members.indptr[:-1]), sizes)  # never empty: the item is a member
-    return sparse.csr_matrix((weights, column, members.indptr), shape=members.shape)
+    weights = sparse.csr_matrix((weights, column, members.indptr), shape=members.shape)
+    return weights if task.k2 == 1 else _constant(neighbours[:, : task.k2], np.float32(1 / task.k2)) @ weights
+
+
+def _reciprocal(neighbours: np.ndarray) -> sparse.csr_matrix:
+    """Ones (N, N) where two items are among each other's neighbours (N, K)."""
+    forward = _constant(neighbours, np.int32(1))
+    return forward.multiply(forward.T.tocsr()).tocsr()
+
+
+def _constant(columns: np.ndarray, value: np.number) -> sparse.csr_matrix:
+    """A matrix (N, N) that holds `value` in the columns (N, K) of each row."""
+    total, count = columns.shape
+    values, starts = np.full(columns.size, value), np.arange(0, columns.size + 1, count)
+    return sparse.csr_matrix((values, columns.ravel(), starts), shape=(total, total))
 
 
 @torch.no_grad()
@@ -300,16 +292,6 @@ def _pair_distances(task: _Task, row: np.ndarray, column: np.ndarray, farthest: 
         squares = (task.squares[i] + task.squares[j] - 2 * products).clamp_(min=0)
         result[start : start + step] = squares / farthest[i]
     return result.numpy()
-
-
-def _average(weights: sparse.csr_matrix, neighbours: np.ndarray) -> sparse.csr_matrix:
-    """Mean of the weights of each item's nearest (N, k2), itself included."""
-    total, count = neighbours.shape
-    if count == 1:
-        return weights
-    shares = np.full(total * count, 1 / count, dtype=np.float32)
-    chosen = sparse.csr_matrix((shares, neighbours.ravel(), np.arange(0, total * count + 1, count)), weights.shape)
-    return chosen @ weights
 
 
 def _jaccard(ours: sparse.csr_matrix, theirs: sparse.csc_matrix) -> np.ndarray:
@@ -329,7 +311,7 @@ def _jaccard(ours: sparse.csr_matrix, theirs: sparse.csc_matrix) -> np.ndarray:
 
 
 def _sums_of_minima(ours: sparse.csr_matrix, theirs: sparse.csc_matrix) -> np.ndarray:
-    """Σ min (R, G) over the items where both have a weight: each weight of ours meets its whole column of theirs."""
+    """Σ min (R, G) over the items where both have a weight: each weight of ours with its whole column of theirs."""
     num_rows, num_gallery = ours.shape[0], theirs.shape[0]
     first = theirs.indptr[ours.indices]
     sharing = theirs.indptr[ours.indices + 1] - first

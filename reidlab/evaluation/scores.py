@@ -1,17 +1,26 @@
-"""The result of an evaluation: numbers for each query, and what is read off them."""
+"""From the ranks of right images to scores: average precision, mINP, the matching curve, and what chance would give."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from reidlab.evaluation.rules import SAMPLED
+from reidlab.evaluation.rules import SAMPLED, LabelSet
 
-ABSENT = "identity not in the gallery"
-OWN_CAMERA = "identity only in the query's own camera"
+MIN_IDENTITIES = 20
+"""With valid queries of fewer identities than this nothing is said about chance."""
+STANDARD_ERRORS = 2.0
+"""A mean AP is at chance if it is not more than this many standard errors above what chance would give …"""
+NEGLIGIBLE = 0.005
+"""… or not more than this share of the way from chance to 1 above it: on large galleries the order in which equal
+distances are listed, or a trace of something else, is significant and yet worth nothing."""
+
+
+class ChanceLevelWarning(UserWarning):
+    """The mean AP is not significantly above that of a random order; see `Evaluation.at_chance`."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Evaluation:
         skipped: queries without a right image to find, counted by reason.
         num_tied_queries: queries with a right and a wrong image at exactly the same distance.
         chance: what a random order is expected to score: "rank1" under the rule, and "mean_ap".
-        at_chance: whether the mean AP cannot be told from chance; False where too few people decide nothing.
+        at_chance: whether the mean AP is not significantly above chance; False with fewer than `MIN_IDENTITIES`.
         repeats: draws of the gallery for each query; None for a rule without draws.
         seed: of the draws; None for a rule without draws.
 
@@ -101,9 +110,9 @@ class Evaluation:
         """Bootstrap interval: what the score might have been with other queries of the same kind.
 
         Valid queries are drawn with replacement, as many as there are, and the score is taken each time; the
-        interval holds the middle `level` of the results. It knows nothing of other galleries, other data or
-        other training runs. Several queries of one person succeed and fail together; `over="identities"` draws
-        people with all their queries, and is then the wider and the more honest of the two.
+        interval holds the middle `level` of the results. It does not cover other galleries, other data or other
+        training runs. Queries of one identity succeed and fail together: `over="identities"` draws identities with
+        all their queries, and is then wider and more honest.
 
         Args:
             name: "rank1", "mean_ap", "mean_ap_trapezoid" or "mean_inp".
@@ -129,30 +138,29 @@ class Evaluation:
         Source: Efron 1979 (percentile bootstrap).
         Taught in: notebooks/07_evaluation.ipynb
         """
-        values = self._values(name)
-        if not 0 < level < 1 or samples < 1:
-            raise ValueError(f"level={level}, samples={samples}: expected a level in (0, 1) and at least one sample")
-        if over not in ("queries", "identities"):
-            raise ValueError(f"over={over!r}: expected queries or identities")
-        valid = np.isfinite(values)
-        values, pids = values[valid], self.query_pids[valid]
-        unit = np.arange(len(values)) if over == "queries" else np.unique(pids, return_inverse=True)[1]
-        sums, counts = np.bincount(unit, values), np.bincount(unit)
-        generator = np.random.default_rng(seed)
-        means = [sums[drawn].sum() / counts[drawn].sum() for drawn in _draws(generator, len(sums), samples)]
-        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-        return float(low), float(high)
-
-    def _values(self, name: str) -> np.ndarray:
-        values = {
+        scores = {
             "rank1": self.rank1_credit,
             "mean_ap": self.average_precision,
             "mean_ap_trapezoid": self.average_precision_trapezoid,
             "mean_inp": self.inverse_negative_penalty,
         }
-        if name not in values:
-            raise ValueError(f"{name!r}: expected one of {', '.join(values)}")
-        return values[name]
+        if name not in scores:
+            raise ValueError(f"{name!r}: expected one of {', '.join(scores)}")
+        if not 0 < level < 1 or samples < 1:
+            raise ValueError(f"level={level}, samples={samples}: expected a level in (0, 1) and at least one sample")
+        if over not in ("queries", "identities"):
+            raise ValueError(f"over={over!r}: expected queries or identities")
+        valid = np.isfinite(scores[name])
+        values, pids = scores[name][valid], self.query_pids[valid]
+        unit = np.arange(len(values)) if over == "queries" else np.unique(pids, return_inverse=True)[1]
+        sums, counts = np.bincount(unit, values), np.bincount(unit)
+        generator = np.random.default_rng(seed)
+        means = []
+        for _ in range(samples):  # one at a time, so that memory does not grow with their number
+            drawn = generator.integers(0, len(sums), len(sums))
+            means.append(sums[drawn].sum() / counts[drawn].sum())
+        low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
 
     def scores(self) -> dict[str, Any]:
         """The numbers of a results file, under the names that every results file uses."""
@@ -185,6 +193,124 @@ class Evaluation:
         )
 
 
-def _draws(generator: np.random.Generator, size: int, samples: int) -> Iterator[np.ndarray]:
-    """Bootstrap samples one at a time, so that memory does not grow with their number."""
-    return (generator.integers(0, size, size) for _ in range(samples))
+@dataclass(frozen=True)
+class RankedLists:
+    """The ranked lists of all queries, as far as scores need them."""
+
+    query: np.ndarray  # (n,) for each right image of any query, the query; ascending
+    ranks: np.ndarray  # (n,) and its rank in the query's list, from 1; ascending for each query
+    kept: np.ndarray  # (Q,) images in the list
+    num_tied: int  # queries with a right and a wrong image at exactly the same distance
+    drawn: list[tuple[int, np.ndarray, int]]  # query, right image's rank in each draw (repeats,), identities in a draw
+
+
+def score_lists(
+    lists: RankedLists, labels: LabelSet, metric: str, rule: str, repeats: int, seed: int, max_rank: int | None
+) -> Evaluation:
+    """Compute all scores from the ranks of the right images; arguments as in `evaluate`."""
+    query, ranks = lists.query, lists.ranks
+    num_right = np.bincount(query, minlength=len(lists.kept))
+    valid = num_right > 0
+    if not valid.any():
+        raise ValueError(labels.no_match_message())
+    firsts = np.cumsum(num_right)[valid] - num_right[valid]  # where each valid query begins in the flat arrays
+    hits = 1 + np.arange(len(ranks)) - np.repeat(firsts, num_right[valid])  # 1, 2, … for each query
+
+    precision = hits / ranks
+    # just before each hit; before rank 1 the trapezoid formula takes precision to be 1
+    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
+    total = np.where(valid, num_right, np.nan)
+    step, trapezoid = (np.bincount(query, term, len(valid)) / total for term in (precision, (precision + before) / 2))
+    penalty = np.where(valid, np.bincount(query, precision * (hits == num_right[query]), len(valid)), np.nan)
+    first_hit = np.zeros(len(valid), np.int64)
+    first_hit[valid] = ranks[firsts]
+
+    identities = np.zeros(len(valid), np.int64)
+    places, credit = ranks, (hits == 1).astype(np.float64)  # the rule "market"
+    if rule == "allshots":  # a place is 1 + the wrong images before: right ones do not push each other down
+        places, credit = ranks - (hits - 1), 1 / num_right[query]
+    elif rule in SAMPLED:
+        for one, _, size in lists.drawn:
+            identities[one] = size
+        query = np.repeat([one for one, _, _ in lists.drawn], repeats)
+        places = np.concatenate([found for _, found, _ in lists.drawn])
+        credit = np.full(len(places), 1 / repeats)
+    size = min(max_rank or labels.num_gallery, labels.num_gallery)
+    rises = np.bincount(places, credit, minlength=size + 1)[1 : size + 1]
+    rank1 = np.bincount(query, credit * (places == 1), minlength=len(valid))
+
+    expected = expected_average_precision(lists.kept[valid], num_right[valid])
+    expected_first = expected_rank1(rule, lists.kept[valid], num_right[valid], identities[valid])
+    at_chance = is_at_chance(step[valid], expected, labels.query_pids[valid])
+    if at_chance:
+        warnings.warn(
+            f"mAP {step[valid].mean():.2%} is not significantly above chance ({expected.mean():.2%}) over "
+            f"{valid.sum()} queries. Likely causes: features and labels in different orders, weights that "
+            "were not loaded, query and gallery from different models or preprocessing, pids numbered "
+            "differently, similarities passed as distances, features that collapsed into one point",
+            ChanceLevelWarning,
+            stacklevel=3,  # the caller of evaluate
+        )
+    return Evaluation(
+        rule=rule,
+        metric=metric,
+        same_camera=labels.same_camera,
+        cmc=(rises.cumsum() / valid.sum()).clip(max=1.0),  # n times 1/n may come out as 1 + 2e-16
+        average_precision=step,
+        average_precision_trapezoid=trapezoid,
+        inverse_negative_penalty=penalty,
+        rank1_credit=np.where(valid, rank1.clip(max=1.0), np.nan),
+        first_hit=first_hit,
+        query_pids=labels.query_pids,
+        skipped=labels.skipped(valid),
+        num_tied_queries=lists.num_tied,
+        chance={"rank1": float(expected_first.mean()), "mean_ap": float(expected.mean())},
+        at_chance=at_chance,
+        **({"repeats": repeats, "seed": seed} if rule in SAMPLED else {}),
+    )
+
+
+def expected_average_precision(kept: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Expected average precision (step sum) of a random order of N images (kept), n of which are right.
+
+    The image at rank k is right with probability n/N; given that, each of the k - 1 before it is right with
+    probability (n - 1)/(N - 1). So precision at k is expected to be (1 + (k - 1)(n - 1)/(N - 1))/k, and the mean
+    over the ranks is H/N + (N - H)/N · (n - 1)/(N - 1), where H = 1 + 1/2 + … + 1/N.
+
+    Example:
+        >>> expected_average_precision(np.array([2, 3]), np.array([1, 3]))  # (1 + 1/2)/2; all are right
+        array([0.75, 1.  ])
+    """
+    kept, right = np.asarray(kept, np.int64), np.asarray(right, np.int64)
+    harmonic = np.cumsum(1 / np.arange(1, kept.max(initial=1) + 1))[kept - 1]
+    return (harmonic + (kept - harmonic) * (right - 1) / np.maximum(kept - 1, 1)) / kept
+
+
+def expected_rank1(rule: str, kept: np.ndarray, right: np.ndarray, identities: np.ndarray) -> np.ndarray:
+    """Expected credit of a query at rank 1 for a random order of N images (kept), n of which are right.
+
+    market: n/N. allshots: each right image has credit if it comes before all N - n wrong ones, 1/(N - n + 1). The
+    rules that draw: 1/K, for K identities in a draw.
+
+    Example:
+        >>> [round(float(expected_rank1(rule, 10, 2, 5)), 3) for rule in ("market", "allshots", "cuhk03_torchreid")]
+        [0.2, 0.111, 0.2]
+    """
+    if rule == "market":
+        return np.divide(right, kept)
+    return np.divide(1, np.subtract(kept, right) + 1 if rule == "allshots" else identities)
+
+
+def is_at_chance(average_precision: np.ndarray, expected: np.ndarray, pids: np.ndarray) -> bool:
+    """Whether average precisions (n,) of valid queries are no better than those expected of a random order (n,).
+
+    The excess over chance is summed for each identity, since queries of one identity succeed and fail together, and
+    the sum over identities is compared with its standard error; a negligible excess counts as none. With fewer than
+    `MIN_IDENTITIES` the answer is no: a good model may score low on a few queries, and false warnings get ignored.
+    """
+    _, identity = np.unique(pids, return_inverse=True)
+    excess = np.bincount(identity, average_precision - expected)
+    if len(excess) < MIN_IDENTITIES or expected.min() > 1 - 1e-9:  # 1: all images are right ones
+        return False
+    by_luck = STANDARD_ERRORS * np.sqrt(len(excess)) * excess.std(ddof=1)
+    return bool(excess.sum() <= max(by_luck, NEGLIGIBLE * (1 - expected).sum()))

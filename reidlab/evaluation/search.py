@@ -1,4 +1,4 @@
-"""Search a gallery: the images most like each query, with no identities known."""
+"""Search a gallery: the images most similar to each query, without identities."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from reidlab.data.records import FolderSource, Record
 from reidlab.distances import cosine_distance
-from reidlab.features import extract_features
+from reidlab.evaluation.features import extract_features
 
-Images: TypeAlias = "Sequence[Record | str | os.PathLike[str] | np.ndarray]"
+Image: TypeAlias = "Record | str | os.PathLike[str] | np.ndarray"
 _ROWS = 256  # queries whose distances are in memory at a time
 
 
@@ -40,8 +40,8 @@ class Hits:
 
 def search(
     model: nn.Module,
-    queries: Images | Tensor,
-    gallery: Images | Tensor,
+    queries: Sequence[Image] | Tensor,
+    gallery: Sequence[Image] | Tensor,
     k: int = 10,
     batch_size: int = 64,
     device: str = "cpu",
@@ -55,7 +55,7 @@ def search(
             returns them.
         gallery: G images or features, likewise. Features save embedding the same gallery for each search.
         k: how many to return, from 1 to G.
-        batch_size, device, workers: as for `reidlab.features.extract_features`.
+        batch_size, device, workers: as for `reidlab.evaluation.extract_features`.
 
     Returns:
         `Hits`. Of equal distances the one earlier in the gallery comes first.
@@ -72,24 +72,26 @@ def search(
         >>> hits.indices.tolist(), round(hits.scores.item(), 3)
         ([[1]], 1.0)
     """
-    how = {"batch_size": batch_size, "device": device, "workers": workers}
-    found, among = (
-        images if isinstance(images, Tensor) else embed_images(model, images, **how) for images in (queries, gallery)
+    query_features, gallery_features = (
+        images if isinstance(images, Tensor) else embed_images(model, images, batch_size, device, workers)
+        for images in (queries, gallery)
     )
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= len(among):
-        raise ValueError(f"k={k!r}: expected a whole number from 1 to {len(among)}, the images in the gallery")
-    parts = [cosine_distance(rows, among).sort(dim=1, stable=True) for rows in found.split(_ROWS)]  # (256, G) each
-    values, indices = (torch.cat([part[i][:, :k] for part in parts]) for i in (0, 1))
+    size = len(gallery_features)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= size:
+        raise ValueError(f"k={k!r}: expected a whole number from 1 to {size}, the images in the gallery")
+    blocks = (cosine_distance(rows, gallery_features) for rows in query_features.split(_ROWS))  # (256, G) each
+    nearest = [block.sort(dim=1, stable=True) for block in blocks]
+    values, indices = (torch.cat([part[i][:, :k] for part in nearest]) for i in (0, 1))
     return Hits(indices, values)
 
 
 def embed_images(
-    model: nn.Module, images: Images, batch_size: int = 64, device: str = "cpu", workers: int = 0
+    model: nn.Module, images: Sequence[Image], batch_size: int = 64, device: str = "cpu", workers: int = 0
 ) -> Tensor:
     """Embed images that need no identity.
 
     Args:
-        model, batch_size, device, workers: as for `reidlab.features.extract_features`.
+        model, batch_size, device, workers: as for `reidlab.evaluation.extract_features`.
         images: N records, paths, or uint8 arrays (H, W, 3), RGB, in any mixture.
 
     Returns:
@@ -115,7 +117,7 @@ class _Pixels:
         return self.image
 
 
-def _record(number: int, image: Record | str | os.PathLike[str] | np.ndarray) -> Record:
+def _record(number: int, image: Image) -> Record:
     if isinstance(image, Record):
         return image
     if isinstance(image, (str, os.PathLike)):

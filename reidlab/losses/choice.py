@@ -29,12 +29,12 @@ def metric_loss(
     metric: str = "euclidean",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Compute the loss called `name` on features of any length.
+    """Compute the loss called `name` on features of any norm.
 
     Args:
-        name: one of `METRIC_LOSSES`: a mining of `triplet_loss`; "relative_distance" with one triplet an image
+        name: one of `METRIC_LOSSES`: a mining of `triplet_loss`; "relative_distance" with one triplet per image
             from `generate_triplets`; or "pull_push" with target -1 and first images, "…_zero" with target 0,
-            "…_all" with all images. All but the triplet losses first bring features to unit norm.
+            "…_all" with all images. All but the triplet losses first normalise the features.
         features: (B, D).
         pids: (B,) identities.
         margin, metric: for the triplet losses; the others have none.
@@ -44,7 +44,7 @@ def metric_loss(
         A scalar.
 
     Raises:
-        ValueError: an unknown name, no generator where chance is needed, or what the loss itself refuses.
+        ValueError: an unknown name, no generator where one is needed, or what the loss itself refuses.
 
     Example:
         >>> features, pids = torch.tensor([[3.0, 0.0], [0.6, 0.8], [0.0, 2.0]]), torch.tensor([1, 1, 2])
@@ -61,5 +61,5 @@ def metric_loss(
     if name in PULL_PUSH:
         return pull_push_loss(unit, pids, *PULL_PUSH[name])
     if generator is None:
-        raise ValueError(f"{name!r} draws triplets by chance: pass generator=torch.Generator().manual_seed(0)")
+        raise ValueError(f"{name!r} samples triplets: pass generator=torch.Generator().manual_seed(0)")
     return relative_distance_loss(unit, generate_triplets(pids, generator))

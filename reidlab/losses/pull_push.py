@@ -1,4 +1,4 @@
-"""Pull together, push apart: a loss on the inner products of unit features."""
+"""Pull together, push apart: a loss on the inner products of unit-norm features."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NEGATIVES = ("first", "all")
 
 
 def pull_push_loss(features: Tensor, pids: Tensor, negative_target: float = -1.0, negatives: str = "first") -> Tensor:
-    """Pull images of one person towards inner product 1, push different people towards -1 or 0.
+    """Pull images of one identity towards inner product 1, push different identities towards -1 or 0.
 
     pull = mean of 1 - ⟨f_i, f_j⟩ over pairs of one identity, i ≠ j. push = mean of ⟨f_i, f_j⟩ over pairs of
-    different identities (target -1), or of max(⟨f_i, f_j⟩, 0) (target 0), which leaves pairs alone that are
-    at a right angle or beyond. On unit features 1 - ⟨f_i, f_j⟩ is the cosine distance: no new geometry.
+    different identities (target -1), or of max(⟨f_i, f_j⟩, 0) (target 0), which has no gradient at a right angle
+    or beyond. For unit-norm features 1 - ⟨f_i, f_j⟩ is the cosine distance.
 
     Args:
         features: (B, D) of unit norm.

@@ -1,4 +1,4 @@
-"""Relative distance comparison: a triplet objective on unit features, and two ways to its gradient."""
+"""Relative distance comparison: a triplet objective on unit-norm features, and two ways to its gradient."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def generate_triplets(
     num_triplets: int | None = None,
     num_identities: int | None = None,
 ) -> Tensor:
-    """Draw triplets from images that are in memory: identities first, then triplets within them.
+    """Sample triplets from images that are in memory: identities first, then triplets within them.
 
-    Every image of the chosen identities is an anchor in turn; its positive is drawn from its own identity,
-    its negative from the other chosen ones. Called again it draws other triplets from the same images.
+    Every image of the chosen identities is an anchor in turn; its positive is sampled from its own identity,
+    its negative from the other chosen ones.
 
     Args:
         pids: (B,) identities of the images.
         generator: on the CPU.
-        num_triplets: how many; None for one an image that can be an anchor.
+        num_triplets: how many; None for one per image that can be an anchor.
         num_identities: how many identities to use; None for all.
 
     Returns:
@@ -50,7 +50,7 @@ def generate_triplets(
     wanted = len(identities) if num_identities is None else num_identities
     if not 2 <= wanted <= len(identities):
         raise ValueError(
-            f"got {len(identities)} identities to draw {wanted} from; a triplet needs two: "
+            f"got {len(identities)} identities to sample {wanted} from; a triplet needs two: "
             "put more identities into the batch, or set num_identities from 2 to their number"
         )
     if num_triplets is not None and num_triplets < 1:
@@ -77,10 +77,10 @@ def generate_triplets(
 def relative_distance_loss(
     features: Tensor, triplets: Tensor, constant: float = -1.0, reduction: str = "mean"
 ) -> Tensor:
-    """Compare squared distances of unit features: max(|a - p|² - |a - n|², C) over triplets.
+    """Compare squared distances of unit-norm features: max(|a - p|² - |a - n|², C) over triplets.
 
-    The difference lies between -4 and 4. At C = -1 a triplet stops to matter once its negative is farther
-    by 1; the best possible loss is C, not 0.
+    The difference lies between -4 and 4. At C = -1 a triplet has no gradient once its negative is farther by 1;
+    the smallest possible loss is C, not 0.
 
     Args:
         features: (B, D) of unit norm.
@@ -92,8 +92,7 @@ def relative_distance_loss(
         A scalar ≥ C for the mean, ≥ T·C for the sum.
 
     Raises:
-        ValueError: features that are not of unit norm, triplets of another shape or out of range, another
-            reduction.
+        ValueError: features not of unit norm, triplets of another shape or out of range, another reduction.
 
     Example:
         >>> features = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
@@ -109,7 +108,9 @@ def relative_distance_loss(
     _check_triplets(triplets, len(features))
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction={reduction!r}: expected 'mean' or 'sum'")
-    terms = _differences(features.float() if features.dtype != torch.float64 else features, triplets)
+    features = features if features.dtype == torch.float64 else features.float()
+    a, p, n = features[triplets].unbind(1)  # (T, 3, D) -> (T, D) each
+    terms = (a - p).square().sum(1) - (a - n).square().sum(1)
     terms = F.threshold(terms, constant, constant)  # unlike clamp, in no version a gradient at the hinge itself
     return terms.mean() if reduction == "mean" else terms.sum()
 
@@ -143,14 +144,13 @@ def relative_distance_gradient(
 ) -> RelativeGradient:
     """Compute the gradient of the summed relative distance objective, image by image or triplet by triplet.
 
-    "triplet" sends the three images of each triplet through the network and back: 3T passes each way.
-    "image" sends each image that is used through once, collects what all triplets ask of its feature, and
-    goes back once. Both give the gradient that autograd gives; the second costs as many passes as there are
-    images, however many triplets are made of them. Autograd itself works the second way.
+    "triplet" passes the three images of each triplet forward and backward: 3T passes each way. "image" passes
+    each image once, sums the derivatives of all triplets by its feature, and backpropagates the sum once. Both
+    give the gradient of autograd, which works the second way: as many passes as images, however many triplets.
 
     Args:
-        embed: turns images (n, …) into unit features (n, D), each image by itself: no batch norm in
-            training mode, whose features depend on the batch.
+        embed: turns images (n, …) into unit-norm features (n, D), each image independently: no batch norm in
+            training mode.
         parameters: what to take the gradient for.
         images: (B, …).
         triplets: (T, 3) indices into `images`.
@@ -180,75 +180,40 @@ def relative_distance_gradient(
     Taught in: notebooks/03_triplet_losses.ipynb
     """
     _check_triplets(triplets, len(images))
+    if method not in ("image", "triplet"):
+        raise ValueError(f"method={method!r}: expected 'image' or 'triplet'")
     parameters = list(parameters)
-    if method == "triplet":
-        return _by_triplets(embed, parameters, images, triplets, constant)
-    if method == "image":
-        return _by_images(embed, parameters, images, triplets, constant)
-    raise ValueError(f"method={method!r}: expected 'image' or 'triplet'")
-
-
-def _by_triplets(embed, parameters, images, triplets, constant) -> RelativeGradient:
-    loss, total = 0.0, [torch.zeros_like(p) for p in parameters]
-    for triplet in triplets:
-        a, p, n = (_one(embed, images, index) for index in triplet)  # three forward passes, (D,) each
-        difference = (a - p).square().sum() - (a - n).square().sum()
-        loss += max(difference.item(), constant)
-        pulls = _pulls(a, p, n) if difference > constant else [torch.zeros_like(a)] * 3
-        for feature, pull in zip((a, p, n), pulls, strict=True):  # three backward passes
-            _add(total, torch.autograd.grad(feature, parameters, pull, allow_unused=True))
-    passes = 3 * len(triplets)
+    loss, passes, total = 0.0, 0, [torch.zeros_like(p) for p in parameters]
+    for group in [triplets] if method == "image" else triplets.split(1):
+        if method == "image":
+            used, places = group.unique(return_inverse=True)  # places (T, 3) among the images that are used
+        else:
+            used, places = group[0], torch.arange(3)[None]
+        features = [check_unit_norm(embed(images[int(index)][None]))[0] for index in used]  # one forward pass each
+        derivatives = [torch.zeros_like(feature) for feature in features]
+        for triplet in places.tolist():
+            a, p, n = (features[place].detach() for place in triplet)
+            difference = (a - p).square().sum() - (a - n).square().sum()
+            loss += max(difference.item(), constant)
+            if difference > constant:
+                for place, derivative in zip(triplet, (n - p, p - a, a - n), strict=True):
+                    derivatives[place] += 2 * derivative
+        for feature, derivative in zip(features, derivatives, strict=True):  # one backward pass each
+            gradients = torch.autograd.grad(feature, parameters, derivative, allow_unused=True)
+            for sum_so_far, gradient in zip(total, gradients, strict=True):
+                if gradient is not None:  # a parameter that this feature does not depend on
+                    sum_so_far += gradient
+        passes += len(features)
     return RelativeGradient(loss, tuple(total), passes, passes)
 
 
-def _by_images(embed, parameters, images, triplets, constant) -> RelativeGradient:
-    loss, total = 0.0, [torch.zeros_like(p) for p in parameters]
-    features = {int(index): _one(embed, images, index) for index in triplets.unique()}  # one forward pass each
-    wanted = {index: torch.zeros_like(feature) for index, feature in features.items()}  # ∂loss/∂feature
-    for triplet in triplets.tolist():
-        a, p, n = (features[index] for index in triplet)
-        difference = (a - p).square().sum() - (a - n).square().sum()
-        loss += max(difference.item(), constant)
-        if difference > constant:
-            for index, pull in zip(triplet, _pulls(a, p, n), strict=True):
-                wanted[index] += pull
-    for index, feature in features.items():  # one backward pass each
-        _add(total, torch.autograd.grad(feature, parameters, wanted[index], allow_unused=True))
-    return RelativeGradient(loss, tuple(total), len(features), len(features))
-
-
-@torch.no_grad()
-def _pulls(a: Tensor, p: Tensor, n: Tensor) -> list[Tensor]:
-    """The derivatives of |a - p|² - |a - n|² by a, p and n."""
-    return [2 * (n - p), 2 * (p - a), 2 * (a - n)]
-
-
-def _one(embed: Callable[[Tensor], Tensor], images: Tensor, index: Tensor) -> Tensor:
-    return check_unit_norm(embed(images[int(index)][None]))[0]
-
-
-def _add(total: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    for sum_so_far, gradient in zip(total, gradients, strict=True):
-        if gradient is not None:  # a parameter that this feature does not depend on
-            sum_so_far += gradient
-
-
-def _differences(features: Tensor, triplets: Tensor) -> Tensor:
-    a, p, n = features[triplets].unbind(1)  # (T, 3, D) -> (T, D) each
-    return (a - p).square().sum(1) - (a - n).square().sum(1)
-
-
 def _check_triplets(triplets: Tensor, num_images: int) -> None:
-    if not isinstance(triplets, Tensor) or triplets.dtype not in (
-        torch.int64,
-        torch.int32,
-    ):  # others are masks to torch
-        kind = triplets.dtype if isinstance(triplets, Tensor) else type(triplets).__name__
-        raise ValueError(f"triplets: got {kind}, expected (T, 3) integers, T > 0, as generate_triplets makes them")
-    if triplets.ndim != 2 or triplets.shape[1] != 3 or not len(triplets):
-        raise ValueError(
-            f"triplets: got shape {tuple(triplets.shape)} {triplets.dtype}, expected (T, 3) integers, T > 0"
-        )
+    whole = isinstance(triplets, Tensor) and triplets.dtype in (torch.int64, torch.int32)  # others are masks to torch
+    if not whole or triplets.ndim != 2 or triplets.shape[1] != 3 or not len(triplets):
+        got = type(triplets).__name__
+        if isinstance(triplets, Tensor):
+            got = f"shape {tuple(triplets.shape)} {triplets.dtype}"
+        raise ValueError(f"triplets: got {got}, expected (T, 3) integers, T > 0, as generate_triplets makes them")
     if triplets.min() < 0 or triplets.max() >= num_images:
         raise ValueError(
             f"triplets hold indices {int(triplets.min())} … {int(triplets.max())}, expected 0 … {num_images - 1}"

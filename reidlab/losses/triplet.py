@@ -25,17 +25,17 @@ def triplet_loss(
     metric: str = "euclidean",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Ask that every image is nearer to its own person than to others, for triplets chosen from a batch.
+    """Make every image nearer to its own identity than to others, for triplets chosen from a batch.
 
     A triplet is an anchor, a positive (another image of its identity) and a negative (an image of another
     identity). Any mix of labels is allowed; an anchor without a positive or without a negative makes no
     triplet. `mining` says which triplets count:
 
     - "batch_hard": for each anchor its farthest positive and its nearest negative; mean over the anchors.
-    - "batch_all": all triplets; mean over those that are not yet met, or over all with the soft margin.
+    - "batch_all": all triplets; mean over those with a loss above 0, or over all with the soft margin.
     - "semi_hard": for each anchor and positive the nearest negative beyond the positive, or where there is
       none the farthest negative; mean over these pairs.
-    - "random": for each anchor one positive and one negative by chance; mean over the anchors.
+    - "random": for each anchor a random positive and a random negative; mean over the anchors.
 
     Without a single triplet the loss is a zero that still has a graph, and the logger "reidlab.losses" warns.
 
@@ -46,7 +46,7 @@ def triplet_loss(
             the soft margin log(1 + exp(d_ap - d_an)).
         mining: one of `MININGS`.
         metric: "euclidean", "squared" or "cosine"; a margin means something else with each.
-        generator: on the CPU; what "random" draws from, and only "random" needs.
+        generator: on the CPU; needed by "random" only.
 
     Returns:
         A scalar ≥ 0.
@@ -80,7 +80,7 @@ def triplet_loss(
 
 
 def positives_and_negatives(pids: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell for every two images of a batch whether the second is a positive or a negative of the first.
+    """For every two images of a batch, whether the second is a positive or a negative of the first.
 
     Args:
         pids: (B,) identities.
@@ -112,8 +112,8 @@ def choose_triplets(
         generator: on the CPU; for "random".
 
     Returns:
-        (T, 3) indices of anchor, positive and negative, ordered by anchor; T is 0 where the batch holds none.
-        Of equally far images the first is chosen.
+        (T, 3) indices of anchor, positive and negative, ordered by anchor, T ≥ 0. Of equally far images the first
+        is chosen.
 
     Raises:
         ValueError: a matrix of another size, an unknown mining, or "random" without a generator.
@@ -133,7 +133,7 @@ def choose_triplets(
     if mining not in MININGS:
         raise ValueError(f"mining={mining!r}: expected one of {', '.join(MININGS)}")
     if mining == "random" and generator is None:
-        raise ValueError("mining='random' draws triplets by chance: pass generator=torch.Generator().manual_seed(0)")
+        raise ValueError("mining='random' samples triplets: pass generator=torch.Generator().manual_seed(0)")
     positive, negative = positives_and_negatives(pids)
     if mining in ("batch_all", "semi_hard"):
         anchors, p = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)  # every pair
@@ -146,7 +146,8 @@ def choose_triplets(
         pair, n = negative.nonzero(as_tuple=True)
         return torch.stack([anchors[pair], p[pair], n], dim=1)
     if mining == "random":
-        p, n = (_any_of(mask, generator) for mask in (positive, negative))
+        p, n = (torch.multinomial(mask.float().cpu(), 1, generator=generator)[:, 0] for mask in (positive, negative))
+        p, n = p.to(anchors.device), n.to(anchors.device)
     elif mining == "semi_hard":
         beyond = negative & (from_anchor > distances[anchors, p][:, None])
         n = torch.where(beyond.any(1), _nearest(from_anchor, beyond), _farthest(from_anchor, negative))
@@ -161,10 +162,6 @@ def _farthest(distances: Tensor, mask: Tensor) -> Tensor:
 
 def _nearest(distances: Tensor, mask: Tensor) -> Tensor:
     return distances.masked_fill(~mask, torch.inf).argmin(1)
-
-
-def _any_of(mask: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.multinomial(mask.float().cpu(), 1, generator=generator).flatten().to(mask.device)
 
 
 def _checked(features: Tensor, pids: Tensor, margin: float | None) -> tuple[Tensor, Tensor]:
@@ -182,13 +179,13 @@ class TripletStatistics:
     Args:
         num_anchors: images with a positive and a negative.
         num_triplets: all triplets of the batch.
-        easy: share of triplets with d_ap + margin ≤ d_an: they teach nothing.
+        easy: share of triplets with d_ap + margin ≤ d_an: no gradient.
         semi_hard: share with d_ap < d_an < d_ap + margin: right order, too close.
         hard: share with d_an ≤ d_ap: wrong order.
         active_anchors: share of anchors whose batch-hard triplet is not easy.
         hardest_positive: distance to the farthest positive, mean over anchors.
         hardest_negative: distance to the nearest negative, mean over anchors.
-        mean_distance: between two different images of the batch; towards 0 all features collapse into one.
+        mean_distance: between two different images of the batch; near 0 the features have collapsed.
 
     Taught in: notebooks/03_triplet_losses.ipynb
     """
@@ -213,16 +210,14 @@ class TripletStatistics:
 def triplet_statistics(
     features: Tensor, pids: Tensor, margin: float | None = 0.3, metric: str = "euclidean"
 ) -> TripletStatistics:
-    """Count easy, semi-hard and hard triplets of a batch, for logs and plots.
+    """Count easy, semi-hard and hard triplets of a batch.
 
-    A loss near 0 says little: it may be that all is learned, that no triplet is left in the batch, or that
-    all features are one point. These numbers tell which.
+    A loss near 0 may mean that all is learned, that the batch holds no triplet, or that all features collapsed
+    into one point. These numbers distinguish the three.
 
     Args:
-        features: (B, D).
-        pids: (B,) identities.
-        margin: as for `triplet_loss`; the soft margin None counts as 0, so that no triplet is semi-hard.
-        metric: as for `triplet_loss`.
+        features, pids, metric: as for `triplet_loss`.
+        margin: as there; the soft margin None counts as 0, so that no triplet is semi-hard.
 
     Returns:
         A `TripletStatistics`; without a triplet all shares and distances over anchors are 0.
@@ -239,7 +234,7 @@ def triplet_statistics(
     Taught in: notebooks/03_triplet_losses.ipynb
     """
     features, pids = _checked(features, pids, margin)
-    if metric != "cosine":  # moves no distance, and keeps the digits of long features that lie close together
+    if metric != "cosine":  # changes no distance, and keeps the digits of long features that lie close together
         features = features if features.dtype == torch.float64 else features.float()  # Apple's GPUs have no float64
         features = features - features[:1]
     distances = pairwise(features, metric=metric)

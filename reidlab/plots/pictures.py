@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reidlab.data.records import Record
-from reidlab.evaluation.ranking import matches_and_junk
+from reidlab.evaluation import matches_and_junk
 from reidlab.plots.drawing import FRAMES, frame, picture, styled
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from reidlab.data.folders import query_and_gallery
 from reidlab.data.records import Record, Splits
 from reidlab.errors import CollapseError, DataError
-from reidlab.evaluation.chance import ChanceLevelWarning
-from reidlab.features import evaluate_model
+from reidlab.evaluation import ChanceLevelWarning, evaluate_model
 from reidlab.losses import MININGS, triplet_statistics
 from reidlab.models import Baseline, ReIDModel
 from reidlab.ranks import Ranks

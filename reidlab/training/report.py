@@ -19,8 +19,7 @@ import torch
 
 from reidlab.data.records import Splits, fingerprint
 from reidlab.distances import pairwise
-from reidlab.evaluation import Evaluation
-from reidlab.features import Features, evaluate_features, extract_features
+from reidlab.evaluation import Evaluation, Features, evaluate_features, extract_features
 from reidlab.files import atomic_path, write_json
 from reidlab.models import MODELS, Model
 from reidlab.progress import duration_text, size_text

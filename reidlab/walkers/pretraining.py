@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from reidlab.data import CUHK03
-from reidlab.features import evaluate_model
+from reidlab.evaluation import evaluate_model
 from reidlab.models.baseline import Baseline
 from reidlab.models.weights import WEIGHTS, save_weights
 from reidlab.results import score_record

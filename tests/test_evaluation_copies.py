@@ -1,10 +1,10 @@
-"""With same_camera="keep" no query may find itself: refused in any order and after any recomputation."""
+"""With same_camera="keep", queries that are in the gallery themselves are refused, in any order and precision."""
 
 import numpy as np
 import pytest
 import torch
 
-from reidlab.evaluation import calibrate, evaluate, evaluate_distances
+from reidlab.evaluation import ChanceLevelWarning, calibrate, evaluate, evaluate_distances
 
 GENERATOR = torch.Generator().manual_seed(0)
 PEOPLE = torch.arange(60) % 20
@@ -38,11 +38,10 @@ def test_queries_in_the_gallery_are_refused(case, metric):
 
 
 @pytest.mark.parametrize("score", [evaluate_distances, calibrate])
-@pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("again", [FEATURES, HALF], ids=["float32", "bfloat16"])
-def test_distances_of_queries_in_the_gallery_are_refused(score, power, again):
-    distances = torch.cdist(FEATURES, again[SHUFFLED]) ** power
-    for given in (distances, distances.numpy(), list(distances.split(7))):
+def test_distances_of_queries_in_the_gallery_are_refused(score, again):
+    distances = torch.cdist(FEATURES, again[SHUFFLED])
+    for given in (distances, distances**2, list(distances.split(7))):
         with pytest.raises(ValueError, match="in the gallery themselves"):
             score(given, **labels(ALL, SHUFFLED))
 
@@ -70,8 +69,10 @@ def test_other_images_of_one_camera_other_cameras_and_other_people_are_scored():
 def test_features_that_are_all_one_point_are_not_taken_for_copies():
     query, gallery = torch.arange(20), torch.arange(20, 60)
     one = torch.ones(60, 4)
-    assert evaluate(one[query], one[gallery], **labels(query, gallery)).num_queries == 20
-    assert evaluate_distances(np.zeros((20, 40)), **labels(query, gallery)).num_queries == 20
+    with pytest.warns(ChanceLevelWarning):
+        assert evaluate(one[query], one[gallery], **labels(query, gallery)).num_queries == 20
+    with pytest.warns(ChanceLevelWarning):
+        assert evaluate_distances(np.zeros((20, 40)), **labels(query, gallery)).num_queries == 20
 
 
 def test_copies_from_another_camera_and_negated_similarities_are_refused():

@@ -1,4 +1,4 @@
-"""From records to features."""
+"""From records to features, and from the features of a data set to its scores."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from reidlab.data.records import Record, Splits
 from reidlab.data.workers import named_errors, worker_lost
-from reidlab.evaluation import Evaluation, evaluate
+from reidlab.evaluation.ranking import evaluate
 from reidlab.evaluation.rules import check_rule
+from reidlab.evaluation.scores import Evaluation
 from reidlab.progress import progress
 from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
