@@ -172,7 +172,7 @@ def failing(error):
 )
 def test_running_out_of_memory_ends_in_a_line_that_proposes_a_chunk(colours, monkeypatch, error):
     monkeypatch.setattr(Step, "_compute", failing(error))
-    for chunk, remedy in ((0, "set microbatch_size=4, or"), (4, "a smaller chunk would not help")):
+    for chunk, remedy in ((0, "set microbatch_size=4, or"), (4, "a smaller one would not help")):
         with pytest.raises(
             OSError, match=rf"not enough for a step with {chunk or 8} images at a time.*{remedy}"
         ) as found:

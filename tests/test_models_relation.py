@@ -200,7 +200,7 @@ def parts_of(model, batch):
     maps = model.backbone(batch)
     rows = maps.shape[2]
     found = {}
-    for n in model.parts:
+    for n in model.num_stripes:
         cuts = [maps[:, :, i * rows // n : (i + 1) * rows // n] for i in range(n)]
         stripes = torch.stack([cut.flatten(2).max(2).values for cut in cuts], dim=2)
         found[n] = model.one_vs_rest[str(n)](stripes), model.global_pooling[str(n)](stripes)

@@ -29,7 +29,6 @@ KINDS = {
     "light": {},
     "crop, steps, held out": {
         "augmentation": "crop",
-        "schedule": "steps",
         "milestones": (0.5, 0.75),
         "optimizer": "sgd",
         "identities_per_batch": 2,

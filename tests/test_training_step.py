@@ -36,7 +36,7 @@ def still(model):
 NETWORKS = {
     "baseline": lambda: Baseline(4, margin=2.0),
     "pull and push": lambda: Baseline(4, metric_loss="pull_push_all"),
-    "relation": lambda: RelationNet(4, "small", parts=(4, 2), out_channels=8, flip=False),
+    "relation": lambda: RelationNet(4, "small", num_stripes=(4, 2), out_channels=8, flip=False),
     "mgn": lambda: MGN(4, "small", flip=False),
 }
 

@@ -124,11 +124,11 @@ def test_made_again_the_file_is_the_same_on_any_number_of_threads(made, small, t
         (["--people", 12], "got num_people=12, expected a multiple of 8"),
         (["--people", SITE], "people=8: one site; expected two or more, to train on and to measure on: 16"),
         (["--people", 0], "got num_people=0, expected a multiple of 8"),
-        (["--set", "flip=yes"], "flip=yes: expected true or false"),
+        (["--set", "flip=yes"], "flip='yes': expected True or False"),
         (["--set", "speed=3"], "unknown setting speed"),
         (
             ["--set", "num_stripes=3", "--data", "new"],
-            "num_stripes=3: the map has 8 rows; expected 0 or one of [1, 2, 4, 8]",
+            "num_stripes=3: the map has 8 rows; expected one of [0, 1, 2, 4, 8]",
         ),
         (["--set", "identities_per_batch=9"], "identities_per_batch=9, but the training set has 8 identities"),
     ],

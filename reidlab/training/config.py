@@ -237,7 +237,10 @@ class TrainConfig:
         refuse_renamed(changes, RENAMED)
         own = {f.name for f in dataclasses.fields(self)}
         kept = self.model_args if changes.get("model", self.model) == self.model else {}
-        arguments = kept | changes.pop("model_args", {}) | {key: changes.pop(key) for key in changes.keys() - own}
+        given = changes.pop("model_args", {})
+        if not isinstance(given, dict):
+            raise ValueError(f"model_args={given!r}: expected arguments by name, such as {{'backbone': 'small'}}")
+        arguments = kept | given | {key: changes.pop(key) for key in changes.keys() - own}
         return dataclasses.replace(self, **changes, model_args=arguments)
 
     def __str__(self) -> str:

@@ -39,6 +39,9 @@ def check_own_parts(
         raise ValueError("loss: got a module with weights that no optimizer would change; make it a part of the model")
     usual = complete_arguments(config.model, {})
     given = {name: value for name, value in config.model_args.items() if value != usual.get(name)}
+    for name in OF_LOSS if loss else ():
+        if name in given:
+            raise ValueError(f"{name}={given[name]!r} is not read beside a loss of your own; leave it out")
     if model is not None:
         if not isinstance(model, ReIDModel):
             raise ValueError(
@@ -67,9 +70,6 @@ def check_own_parts(
                 f"microbatch_size={config.microbatch_size} with dropout in the model: the two passes of a part would "
                 "drop different values; set microbatch_size=0"
             )
-    for name in OF_LOSS if loss else ():
-        if name in given:
-            raise ValueError(f"{name}={given[name]!r} is not read beside a loss of your own; leave it out")
 
 
 def describe(own: Any) -> str | None:

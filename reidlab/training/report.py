@@ -295,7 +295,7 @@ def _setting_rows(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """List the settings of config.json: name, value as `--set` takes it, and where the value is from."""
     settings, name = flat_settings(config["config"]), config.get("preset")
     try:
-        defaults = flat_settings(dataclasses.asdict(TrainConfig(settings["model"])))
+        defaults = flat_settings(dataclasses.asdict(TrainConfig(settings.get("model", "baseline"))))
         preset = flat_settings(dataclasses.asdict(TrainConfig.preset(name))) if name else {}
     except ValueError:  # of another version
         defaults, preset = {}, {}
