@@ -52,14 +52,7 @@ def _legs(person: Person, phase: float) -> list[tuple]:
 
 
 def body_solids(person: Person, phase: float) -> Solids:
-    """Pose the walker and dress them.
-
-    Args:
-        person: attributes.
-        phase: walking phase, 0..1.
-
-    Returns:
-        The solids in the body's frame, feet on z = 0.
+    """Pose the walker at a walking phase 0..1 and dress them: solids in the body's frame, feet on z = 0.
 
     Example:
         >>> import numpy as np
@@ -133,14 +126,8 @@ def _add_foot(build: SolidsBuilder, person: Person, ankle, toe) -> None:
     build.add("shoes", "skin" if skin else "shoe", heel, toe, (0.027 * h, 0.027 * h), (0.024 * h, 0.016 * h))
     if person.shoes in ("sneakers", "sandals"):
         sole0, sole1 = (heel[0], heel[1], heel[2] - 0.014 * h), (toe[0], toe[1], toe[2] - 0.007 * h)
-        build.add(
-            "shoes",
-            "sole" if person.shoes == "sneakers" else "shoe",
-            sole0,
-            sole1,
-            (0.028 * h, 0.013 * h),
-            (0.026 * h, 0.012 * h),
-        )
+        stuff = "sole" if person.shoes == "sneakers" else "shoe"
+        build.add("shoes", stuff, sole0, sole1, (0.028 * h, 0.013 * h), (0.026 * h, 0.012 * h))
     if person.shoes == "boots":
         top = (ankle[0], ankle[1], ankle[2] + 0.09 * h)
         build.add("shoes", "shoe", ankle, top, 0.033 * h, 0.037 * h, 0.3)
@@ -160,9 +147,8 @@ def _add_trunk(build: SolidsBuilder, person: Person, hip_z: float, spread: float
     def cloth(low, high, r0, r1, cap):
         build.add("torso", "torso", at(low), at(high), r0, r1, cap, (low * h, high * h))
 
-    hem = {"coat": -0.01, "puffer": -0.02, "jacket": -0.02, "dress": -0.01, "open jacket": -0.03}.get(
-        person.top, -0.035
-    )
+    hems = {"coat": -0.01, "puffer": -0.02, "jacket": -0.02, "dress": -0.01, "open jacket": -0.03}
+    hem = hems.get(person.top, -0.035)
     chest, waist = (0.098 * h * w * k, 0.071 * h * g * k), (0.081 * h * g * k, 0.06 * h * g * k)
     hips = (0.101 * h * g * k**0.6, 0.077 * h * g * k**0.6)
     top = (0.083 * h * w * k, 0.054 * h * g * k)
@@ -216,16 +202,8 @@ def _add_arms(build: SolidsBuilder, person: Person, phase: float, hip_z: float) 
         else:
             short = person.sleeves == "short"
             tip = tuple(s + 0.72 * (e - s) for s, e in zip(shoulder, elbow, strict=True)) if short else elbow
-            build.add(
-                "arms",
-                "sleeve",
-                shoulder,
-                tip,
-                0.0315 * r * k,
-                (0.032 if short else 0.028) * r * k,
-                1.0 if not short else 0.5,
-                (0.28 * h, 0.12 * h),
-            )
+            wide, cap = (0.032, 0.5) if short else (0.028, 1.0)
+            build.add("arms", "sleeve", shoulder, tip, 0.0315 * r * k, wide * r * k, cap, (0.28 * h, 0.12 * h))
         if person.sleeves == "short":
             bare = tuple(a + 0.5 * (e - a) for a, e in zip(shoulder, elbow, strict=True))
             build.add("arms", "skin", bare, elbow, 0.025 * r, 0.022 * r)

@@ -36,14 +36,12 @@ class Sprite:
 
 
 def draw_figure(solids: Solids, person: Person, pose: Pose, camera: Camera, scale: float, light: float) -> Sprite:
-    """Draw one walker or thing, anti-aliased, as a sprite.
+    """Draw one walker or thing, anti-aliased, as a sprite; its `x` and `y` are in output pixels.
 
     Args:
-        solids: what to draw, in its own frame.
+        solids, pose, camera: what to draw, in its own frame; where it stands; who sees it.
         person: whose colours the materials take.
-        pose: where it stands.
-        camera: the camera.
-        scale: output pixels per native pixel; `x` and `y` of the sprite are in output pixels.
+        scale: output pixels per native pixel.
         light: brightness of the sun, 1.0 = usual.
     """
     fine = project(solids, pose, camera, 2 * scale)
@@ -77,21 +75,16 @@ def _shrink_parts(parts: np.ndarray, cover: np.ndarray) -> np.ndarray:
     return label
 
 
-def bicycle() -> Solids:
-    """A parked bicycle along y, wheels on the ground."""
+def _bicycle() -> Solids:
+    """Parked along y, wheels on the ground."""
     b = SolidsBuilder()
     for y in (-0.52, 0.52):
         ring = [(0.0, y + 0.33 * math.cos(a), 0.34 + 0.33 * math.sin(a)) for a in np.arange(17) * math.pi / 8]
         for p, q in pairwise(ring):
             b.add("occluder", "shoe", p, q, 0.017)
         b.add("occluder", "metal", (-0.02, y, 0.34), (0.02, y, 0.34), 0.04)
-    rear, front, crank, seat, head = (
-        (0, -0.52, 0.34),
-        (0, 0.52, 0.34),
-        (0, -0.08, 0.3),
-        (0, -0.2, 0.82),
-        (0, 0.36, 0.84),
-    )
+    rear, front, crank = (0, -0.52, 0.34), (0, 0.52, 0.34), (0, -0.08, 0.3)
+    seat, head = (0, -0.2, 0.82), (0, 0.36, 0.84)
     for p, q in ((rear, crank), (rear, seat), (crank, seat), (crank, head), (seat, head), (head, front)):
         b.add("occluder", "bag", p, q, 0.02)
     b.add("occluder", "shoe", (0, -0.3, 0.93), (0, -0.1, 0.94), (0.06, 0.04), (0.03, 0.03))
@@ -100,16 +93,14 @@ def bicycle() -> Solids:
     return b.build()
 
 
-def pole() -> Solids:
-    """A sign post."""
+def _pole() -> Solids:
     b = SolidsBuilder()
     b.add("occluder", "metal", (0, 0, 0.0), (0, 0, 3.2), 0.045, 0.04)
     b.add("occluder", "metal", (0, 0, 0.0), (0, 0, 0.12), 0.09, 0.08, 0.2)
     return b.build()
 
 
-def bin_() -> Solids:
-    """A litter bin."""
+def _bin() -> Solids:
     b = SolidsBuilder()
     b.add("occluder", "bag", (0, 0, 0.05), (0, 0, 0.75), 0.2, 0.22, 0.15)
     b.add("occluder", "shoe", (0, 0, 0.78), (0, 0, 0.84), 0.24, 0.2, 0.5)
@@ -129,12 +120,8 @@ def sprites(camera: Camera) -> dict[str, tuple[Sprite, ...]]:
         figure = draw_figure(body_solids(person, pose.phase), person, pose, camera, 1.0, 1.0)
         stock["behind" if behind else "front"].append(figure)
     dull = replace(sample_person(rng, 0, camera.pair, 0), shoe_color="black")
-    for make, paint, turn in (
-        (bicycle, "red", 1.3),
-        (bicycle, "navy", -1.8),
-        (pole, "grey", 0.0),
-        (bin_, "green", 0.0),
-    ):
+    things = (_bicycle(), "red", 1.3), (_bicycle(), "navy", -1.8), (_pole(), "grey", 0.0), (_bin(), "green", 0.0)
+    for thing, paint, turn in things:
         pose = Pose(0.0, turn, 0.0, camera.distance - 0.75)
-        stock["things"].append(draw_figure(make(), replace(dull, bag_color=paint), pose, camera, 1.0, 1.0))
+        stock["things"].append(draw_figure(thing, replace(dull, bag_color=paint), pose, camera, 1.0, 1.0))
     return {kind: tuple(figures) for kind, figures in stock.items()}

@@ -7,22 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 # Label map of the masks. What covers a region counts as that region: a coat's skirt is torso.
-PARTS = {
-    0: "background",
-    1: "head",
-    2: "hair",
-    3: "hat",
-    4: "torso",
-    5: "arms",
-    6: "hands",
-    7: "hips and legs",
-    8: "bare legs",
-    9: "shoes",
-    10: "bag",
-    11: "occluder",
-}
+_NAMES = ("background", "head", "hair", "hat", "torso", "arms", "hands", "hips and legs", "bare legs", "shoes", "bag")
+PARTS = dict(enumerate((*_NAMES, "occluder")))
+PART_NUMBERS = {name: number for number, name in PARTS.items()}
 MATERIALS = ("skin", "hair", "hat", "torso", "sleeve", "bottom", "leg", "shoe", "bag", "inner", "metal", "sole")
-_PART = {name: number for number, name in PARTS.items()}
 _MATERIAL = {name: number for number, name in enumerate(MATERIALS)}
 
 
@@ -60,11 +48,8 @@ class SolidsBuilder:
         r1 = r0 if r1 is None else r1
         a0, b0 = r0 if isinstance(r0, tuple) else (r0, r0)
         a1, b1 = r1 if isinstance(r1, tuple) else (r1, r1)
-        number = part if isinstance(part, int) else _PART[part]
-        stuff = material if isinstance(material, int) else _MATERIAL[material]
-        self.rows.append(
-            (*start, *end, a0, b0, a1, b1, cap, tex[0], tex[1], 0.5 * (start[0] + end[0]), number, stuff, *side)
-        )
+        where = (*start, *end, a0, b0, a1, b1, cap, *tex, 0.5 * (start[0] + end[0]))
+        self.rows.append((*where, PART_NUMBERS[part], _MATERIAL[material], *side))
 
     def build(self) -> Solids:
         """Turn the rows into arrays."""
