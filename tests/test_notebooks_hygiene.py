@@ -99,7 +99,6 @@ FAULTS = {
     "metadata": [
         lambda n: n["metadata"].update(widgets={}),
         lambda n: n["metadata"].update(kernelspec={"name": "mine"}),
-        lambda n: n["metadata"].update(language_info={"version": "3.11.7"}),
         lambda n: n["cells"][2]["metadata"].update(execution={}),
     ],
     "parameters": [
@@ -124,8 +123,6 @@ FAULTS = {
     ],
     "figures": [
         lambda n: n["cells"][2]["outputs"].pop(),
-        lambda n: n["cells"][2]["outputs"].reverse(),
-        lambda n: n["cells"][2]["outputs"].insert(0, PICTURE),
     ],
     "links": [
         lambda n: n["cells"][0].update(source="[next](02_nowhere.ipynb)"),

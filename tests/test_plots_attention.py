@@ -14,8 +14,6 @@ def test_relation_stacks_draws_the_row_and_the_column_of_every_place():
     assert np.array_equal(maps["column 2"], [[1, 2], [3, 0]])
     with pytest.raises(ValueError, match=r"got shape \(4, 4\), expected \(6, 6\)"):
         plots.relation_stacks(RELATIONS, 2, 3)
-    with pytest.raises(ValueError, match="at most 12 places"):
-        plots.relation_stacks(np.zeros((16, 16)), 4, 4)
 
 
 def test_attention_costs_names_the_cheapest_and_the_dearest():
@@ -23,12 +21,6 @@ def test_attention_costs_names_the_cheapest_and_the_dearest():
     figure, text = plots.attention_costs(costs)
     assert "parameters: from 1e+03 (SE) to 50,000 (RGA); seconds: from 0.25 (RGA) to 0.5 (SE)." in text
     assert [axes.get_xscale() for axes in figure.axes] == ["log", "log"]
-    with pytest.raises(ValueError, match="expected the same ones"):
-        plots.attention_costs({"a": {"parameters": 1}, "b": {"seconds": 1}})
-    with pytest.raises(ValueError, match="expected the same ones"):
-        plots.attention_costs({})
-    with pytest.raises(ValueError, match="above 0 only"):
-        plots.attention_costs({"a": {"parameters": 0}})
 
 
 def test_method_sizes_compares_the_methods_at_the_largest_map():
@@ -42,8 +34,6 @@ def test_method_sizes_compares_the_methods_at_the_largest_map():
     drawn = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
     assert drawn == {"explicit": [[32, 16], [64, 32]], "factored": [[32, 8], [64, 16]]}
     assert "explicit" not in plots.method_sizes(rows[1:])[1]  # not measured at the largest map
-    with pytest.raises(ValueError, match="rows is empty"):
-        plots.method_sizes([])
 
 
 def test_attention_pictures_tells_the_range_of_each_row():
@@ -54,8 +44,6 @@ def test_attention_pictures_tells_the_range_of_each_row():
     assert len(figure.axes) == 8
     with pytest.raises(ValueError, match=r"got 2 pictures and \{'masks': 1, 'before': 2"):
         plots.attention_pictures(images, masks[:1], gates)
-    with pytest.raises(ValueError, match="got 0 pictures"):
-        plots.attention_pictures([], [], {})
 
 
 def test_attention_shares_draws_every_series_at_its_row():
@@ -63,5 +51,3 @@ def test_attention_shares_draws_every_series_at_its_row():
     assert text == "Figure: ratio. head: before 1.00, after 1.20; legs: after 0.80."
     drawn = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
     assert drawn["after"] == [[1.2, 0], [0.8, 1]] and drawn["before"] == [[1.0, 0]]
-    with pytest.raises(ValueError, match="shares is empty"):
-        plots.attention_shares({}, "ratio")

@@ -31,27 +31,9 @@ def test_chosen_triplets_draws_a_panel_for_each_mining():
         plots.chosen_triplets(POINTS, PIDS, {}, anchor=0)
 
 
-def test_margin_shapes_tells_the_heights_of_a_collapse():
-    text = plots.margin_shapes([0.0, 1.2, None])[1]
-    assert "margin 0.0: 0.000; margin 1.2: 1.200; soft margin: 0.693" in text
-    with pytest.raises(ValueError, match="margins is empty"):
-        plots.margin_shapes([])
-
-
 def test_lines_and_runs_tell_where_curves_end():
     assert "a: 3 at 1, 30 at 10" in plots.lines({"a": ([1, 10], [3, 30])}, "x", "y", log=True)[1]
     rows = [{"iteration": i, "loss": 1 / i, "mean_distance": i} for i in (1, 4)]
     figure, text = plots.runs({"good": rows, "bad": rows[:1]}, ["loss", "mean_distance"], {"margin": 0.3}, log=["loss"])
     assert "good ends at 0.25, 4; bad ends at 1, 1" in text
     assert [axes.get_yscale() for axes in figure.axes] == ["log", "linear"]
-    with pytest.raises(ValueError, match=r"histories of \[0\] rows"):
-        plots.runs({"empty": []}, ["loss"])
-    with pytest.raises(ValueError, match="curves is empty"):
-        plots.lines({}, "x", "y")
-
-
-def test_seed_spread_orders_by_the_mean_and_marks_today():
-    text = plots.seed_spread({"a": [0.5, 0.6], "b": [0.7]}, "rank-1", live={"a": 0.58})[1]
-    assert "b: 70.0 ± 0.0; a: 55.0 ± 7.1. Star: today's run, a 58.0." in text
-    with pytest.raises(ValueError, match="a star needs its row"):
-        plots.seed_spread({"a": [0.5]}, "rank-1", live={"c": 0.5})

@@ -247,56 +247,35 @@ def _add_head(build: SolidsBuilder, person: Person, hip_z: float) -> None:
 
 
 def _add_bag(build: SolidsBuilder, person: Person, hip_z: float, hands: list[tuple]) -> None:
-    hand = hands[0 if person.bag_side > 0 else 1]
-    if person.bag == "backpack":
-        _add_backpack(build, person, hip_z)
-    elif person.bag in ("shoulder bag", "cross bag"):
-        _add_side_bag(build, person, hip_z)
-    elif person.bag == "hand bag":
-        _add_hand_bag(build, person.height, hand)
-    elif person.bag == "trolley":
-        _add_trolley(build, hand)
+    h, g, kind = person.height, person.girth, person.bag
+    x, y, z = hand = hands[0 if person.bag_side > 0 else 1]
 
+    def at(up, forward, across=0.0):
+        return _trunk_point(person, hip_z, up * h, forward, person.bag_side * across * h)
 
-def _add_backpack(build: SolidsBuilder, person: Person, hip_z: float) -> None:
-    h = person.height
-    back = -0.07 * h * person.girth * _THICK[person.top] - 0.035 * h
-
-    def at(up, forward):
-        return _trunk_point(person, hip_z, up * h, forward)
-
-    low, top = (0.08 * h, 0.058 * h), (0.068 * h, 0.044 * h)
-    build.add("bag", "bag", at(0.075, back), at(0.235, back + 0.006 * h), low, top, 0.45, (0.0, 0.3))
-    pocket = back - 0.045 * h
-    build.add("bag", "bag", at(0.095, pocket), at(0.14, pocket), (0.055 * h, 0.028 * h), None, 0.5, (0.3, 0.4))
-
-
-def _add_side_bag(build: SolidsBuilder, person: Person, hip_z: float) -> None:
-    h, g, side = person.height, person.girth, person.bag_side
-    shoulder = person.bag == "shoulder bag"
-
-    def at(up, forward, across):
-        return _trunk_point(person, hip_z, up * h, forward * h, side * across * h)
-
-    x, low, size = (0.115 * g, -0.035, 0.065) if shoulder else (0.105 * g, 0.0, 0.052)
-    wide, narrow = (0.032 * h, size * h), (0.026 * h, size * 0.9 * h)
-    build.add("bag", "bag", at(low, -0.02, x), at(low + 0.07, -0.02, x), wide, narrow, 0.4, (0.0, 0.2))
-    if shoulder:
-        for y in (-0.05, 0.03):
-            build.add("bag", "bag", at(0.285, 0.0, 0.07), at(0.05, y, 0.118 * g), 0.007 * h, tex=(0.5, 0.5))
-
-
-def _add_hand_bag(build: SolidsBuilder, h: float, hand: tuple) -> None:
-    x, y, z = hand
-    for way in (-0.03, 0.03):
-        build.add("bag", "bag", hand, (x, y + way * h, z - 0.07 * h), 0.005 * h, tex=(0.5, 0.5))
-    low, top = (x, y, z - 0.145 * h), (x, y, z - 0.085 * h)
-    build.add("bag", "bag", low, top, (0.025 * h, 0.085 * h), (0.018 * h, 0.07 * h), 0.3, (0.0, 0.2))
-
-
-def _add_trolley(build: SolidsBuilder, hand: tuple) -> None:
-    x, y = hand[0], hand[1] - 0.3
-    build.add("bag", "bag", (x, y, 0.13), (x, y + 0.04, 0.52), (0.17, 0.11), (0.16, 0.1), 0.25, (0.0, 0.5))
-    for out in (-0.07, 0.07):
-        build.add("bag", "metal", (x + out, y + 0.05, 0.55), (x + out * 0.4, *hand[1:]), 0.011)
-        build.add("bag", "shoe", (x + 1.7 * out, y, 0.05), (x + 1.5 * out, y, 0.05), 0.05)
+    if kind == "backpack":
+        back = -0.07 * h * g * _THICK[person.top] - 0.035 * h
+        low, top = (0.08 * h, 0.058 * h), (0.068 * h, 0.044 * h)
+        build.add("bag", "bag", at(0.075, back), at(0.235, back + 0.006 * h), low, top, 0.45, (0.0, 0.3))
+        pocket = back - 0.045 * h
+        build.add("bag", "bag", at(0.095, pocket), at(0.14, pocket), (0.055 * h, 0.028 * h), None, 0.5, (0.3, 0.4))
+    if kind in ("shoulder bag", "cross bag"):
+        out, low, size = (0.115 * g, -0.035, 0.065) if kind == "shoulder bag" else (0.105 * g, 0.0, 0.052)
+        wide, narrow = (0.032 * h, size * h), (0.026 * h, size * 0.9 * h)
+        build.add("bag", "bag", at(low, -0.02 * h, out), at(low + 0.07, -0.02 * h, out), wide, narrow, 0.4, (0.0, 0.2))
+    if kind == "shoulder bag":
+        for way in (-0.05, 0.03):
+            build.add("bag", "bag", at(0.285, 0.0, 0.07), at(0.05, way * h, 0.118 * g), 0.007 * h, tex=(0.5, 0.5))
+    if kind == "hand bag":
+        for way in (-0.03, 0.03):
+            build.add("bag", "bag", hand, (x, y + way * h, z - 0.07 * h), 0.005 * h, tex=(0.5, 0.5))
+        low, top = (x, y, z - 0.145 * h), (x, y, z - 0.085 * h)
+        build.add("bag", "bag", low, top, (0.025 * h, 0.085 * h), (0.018 * h, 0.07 * h), 0.3, (0.0, 0.2))
+    if kind == "trolley":
+        behind = y - 0.3
+        build.add(
+            "bag", "bag", (x, behind, 0.13), (x, behind + 0.04, 0.52), (0.17, 0.11), (0.16, 0.1), 0.25, (0.0, 0.5)
+        )
+        for out in (-0.07, 0.07):
+            build.add("bag", "metal", (x + out, behind + 0.05, 0.55), (x + out * 0.4, y, z), 0.011)
+            build.add("bag", "shoe", (x + 1.7 * out, behind, 0.05), (x + 1.5 * out, behind, 0.05), 0.05)
