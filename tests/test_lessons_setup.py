@@ -130,13 +130,7 @@ def test_damaged_tables_of_contents(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("text", "default", "expected"),
-    [
-        ("3", 0, 3),
-        ("3", 0.5, 3.0),
-        ("True", False, True),
-        ("3", "text", "3"),
-        ("smoke", None, "smoke"),
-    ],
+    [("3", 0, 3), ("3", 0.5, 3.0), ("True", False, True), ("3", "text", "3"), ("smoke", None, "smoke")],
 )
 def test_parameters_take_the_type_of_the_default(text, default, expected):
     value = parse_parameters([("X", text)], {"X": default})["X"]

@@ -121,9 +121,7 @@ FAULTS = {
         lambda n: n["cells"][2]["outputs"].append(stream("read from /home/me/data")),
         lambda n: n["cells"][0].update(source="# Title, in C:\\Users"),
     ],
-    "figures": [
-        lambda n: n["cells"][2]["outputs"].pop(),
-    ],
+    "figures": [lambda n: n["cells"][2]["outputs"].pop()],
     "links": [
         lambda n: n["cells"][0].update(source="[next](02_nowhere.ipynb)"),
         lambda n: n["cells"][0].update(source="![](lessons.toml)"),

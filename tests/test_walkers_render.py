@@ -10,11 +10,10 @@ import pytest
 
 from reidlab.data.names import BOXES
 from reidlab.walkers import World
-from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.body import PART_NUMBERS as NUMBER
+from reidlab.walkers.body import PARTS, Pose, SolidsBuilder, body_solids
 from reidlab.walkers.raster import project, rasterize
 from reidlab.walkers.sensor import _jpeg, resize
-from reidlab.walkers.solids import PART_NUMBERS as NUMBER
-from reidlab.walkers.solids import PARTS, SolidsBuilder
 from reidlab.walkers.wardrobe import COLORS, rgb_of, sample_person
 
 MEAN_COLOURS = [[104, 98, 105], [146, 151, 156], [77, 90, 85], [120, 119, 105], [141, 142, 141]]

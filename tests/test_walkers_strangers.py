@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from reidlab.walkers import World
+from reidlab.walkers.body import PART_NUMBERS as NUMBER
 from reidlab.walkers.body import body_solids
 from reidlab.walkers.render import render_shot
-from reidlab.walkers.solids import PART_NUMBERS as NUMBER
 from reidlab.walkers.wardrobe import ARMS, COLORS, PATTERNS, sample_person, sample_stranger
 from reidlab.walkers.world import check_changes
 

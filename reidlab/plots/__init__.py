@@ -11,14 +11,7 @@ from reidlab.plots.attention import (
 )
 from reidlab.plots.normalisation import distance_scales, nearest_neighbours
 from reidlab.plots.parts import contrast_readings, loss_terms, stripe_bars, stripe_cuts
-from reidlab.plots.pictures import (
-    augmented_rows,
-    filled_cells,
-    image_grid,
-    image_sizes,
-    ranked_gallery,
-    reference_tree,
-)
+from reidlab.plots.pictures import augmented_rows, filled_cells, image_grid, image_sizes, ranked_gallery, reference_tree
 from reidlab.plots.scores import (
     before_after,
     cmc,

@@ -18,11 +18,7 @@ from reidlab.plots.drawing import FRAMES, MARKERS, frame, name_row, panels, pict
 
 @styled
 def image_grid(
-    images: Sequence[np.ndarray],
-    shows: str,
-    titles: Sequence[str] | None = None,
-    columns: int = 8,
-    height: float = 1.9,
+    images: Sequence[np.ndarray], shows: str, titles: Sequence[str] | None = None, columns: int = 8, height: float = 1.9
 ) -> tuple[Figure, str]:
     """Draw images side by side, each at its own proportions.
 

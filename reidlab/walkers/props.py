@@ -9,11 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.body import Pose, Solids, SolidsBuilder, body_solids
 from reidlab.walkers.camera import Camera
-from reidlab.walkers.raster import Surface, project, rasterize
+from reidlab.walkers.raster import project, rasterize
 from reidlab.walkers.shade import shade
-from reidlab.walkers.solids import Solids, SolidsBuilder
 from reidlab.walkers.wardrobe import Person, sample_person
 
 BEHIND, FRONT = 4, 2  # passers-by per camera
@@ -52,27 +51,18 @@ def draw_figure(solids: Solids, person: Person, pose: Pose, camera: Camera, scal
     color = shade(fine, seen, person, camera, light)
     parts = np.zeros(4 * height * width, np.uint8)
     parts[seen.index] = solids.part[seen.solid]
-    picture = _shrink(seen, color)
-    return Sprite(picture, x, y, _shrink_parts(parts.reshape(2 * height, 2 * width), picture[3]))
-
-
-def _shrink(seen: Surface, color: np.ndarray) -> np.ndarray:
-    """Average 2 by 2 pixels of colour and coverage."""
-    h, w = seen.shape
-    fine = np.zeros((4, h * w), np.float32)
-    fine[:3, seen.index] = color
-    fine[3, seen.index] = 1
-    fine = fine.reshape(4, h, w)
-    half = fine[:, 0::2] + fine[:, 1::2]
-    return (half[..., 0::2] + half[..., 1::2]) * np.float32(0.25)
-
-
-def _shrink_parts(parts: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """One label per 2 by 2 pixels where at least half of them are covered."""
+    parts = parts.reshape(2 * height, 2 * width)
+    drawn = np.zeros((4, 4 * height * width), np.float32)
+    drawn[:3, seen.index] = color
+    drawn[3, seen.index] = 1
+    drawn = drawn.reshape(4, 2 * height, 2 * width)
+    # Colour and coverage are means over 2 by 2 pixels; they have one label where at least half of them are covered.
+    half = drawn[:, 0::2] + drawn[:, 1::2]
+    picture = (half[..., 0::2] + half[..., 1::2]) * np.float32(0.25)
     label = np.maximum(parts[0::2], parts[1::2])
     label = np.maximum(label[:, 0::2], label[:, 1::2])
-    label[cover < 0.5] = 0
-    return label
+    label[picture[3] < 0.5] = 0
+    return Sprite(picture, x, y, label)
 
 
 def _bicycle() -> Solids:

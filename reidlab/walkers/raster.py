@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlab.walkers.body import Pose
+from reidlab.walkers.body import Pose, Solids
 from reidlab.walkers.camera import Camera
-from reidlab.walkers.solids import Solids
 
 
 @dataclass(frozen=True)

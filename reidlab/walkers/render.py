@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from reidlab.data.names import BOXES
-from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.body import PART_NUMBERS, Pose, Solids, body_solids
 from reidlab.walkers.camera import Camera
 from reidlab.walkers.props import Sprite, draw_figure, sprites
 from reidlab.walkers.raster import placed
 from reidlab.walkers.scene import CENTER, scene_picture
 from reidlab.walkers.sensor import develop, resample
-from reidlab.walkers.solids import PART_NUMBERS, Solids
 from reidlab.walkers.wardrobe import Person
 
 Box = tuple[int, int, int, int]

@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 
+from reidlab.walkers.body import MATERIALS, PART_NUMBERS
 from reidlab.walkers.camera import Camera
 from reidlab.walkers.raster import Projected, Surface
-from reidlab.walkers.solids import MATERIALS, PART_NUMBERS
 from reidlab.walkers.wardrobe import HAIR_COLORS, SKIN_TONES, Person, rgb_of
 
 SIZE = 256  # side of the periodic noise pictures

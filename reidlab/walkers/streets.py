@@ -189,10 +189,6 @@ def _random_street(rng: np.random.Generator) -> Street:
 def sample_camera(rng: np.random.Generator, index: int) -> Camera:
     """Draw a camera: where it hangs, what street and light it sees, how its sensor spoils the picture.
 
-    Args:
-        rng: the source of all choices.
-        index: a number of its own, from 0 on.
-
     Example:
         >>> sample_camera(np.random.default_rng(0), 5).index
         5

@@ -16,7 +16,7 @@ from reidlab.data.matheader import H5_ERRORS, first_line
 from reidlab.data.names import BOXES
 from reidlab.errors import DataError
 from reidlab.files import parse_json
-from reidlab.walkers.solids import PARTS
+from reidlab.walkers.body import PARTS
 
 if TYPE_CHECKING:
     from reidlab.walkers.camera import Camera
