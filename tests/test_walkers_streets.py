@@ -223,12 +223,8 @@ def test_an_interrupted_write_leaves_nothing_and_the_next_one_finishes(interrupt
     assert names(tmp_path / "set") == []
     with pytest.raises(DataError, match="not a finished street set"):
         StreetCrops(tmp_path / "set")
-    StreetCrops(Streets(4).write(tmp_path / "set", jobs=1))
-
-
-def test_an_interrupted_write_over_another_set_can_be_finished(interrupted, tmp_path):
     root = Streets(4, seed=1).write(tmp_path / "set", jobs=1)
-    interrupted(Streets(4), root)
+    interrupted(Streets(4), root)  # over another set
     assert StreetCrops(Streets(4).write(root, jobs=1)).train[0].load()[0, 0, 0] == 0
 
 
@@ -240,16 +236,10 @@ def half_drawn(folder, stem, minutes):
     return path
 
 
-def test_what_a_killed_process_left_is_no_obstacle(flat_sites, tmp_path):
+def test_what_another_process_is_drawing_is_left_to_it(flat_sites, tmp_path):
+    """Files changed within the hour; older ones beside them, which a killed process left, are removed."""
     for stem in ("crops", "streets"):
         half_drawn(tmp_path, stem, minutes=62)
-    root = Streets(4).write(tmp_path, jobs=1)
-    assert names(root) == ["crops.npy", "streets.json"]
-
-
-def test_what_another_process_is_drawing_is_left_to_it(flat_sites, tmp_path):
-    """Files changed within the hour; older ones beside them are removed."""
-    half_drawn(tmp_path, "crops", minutes=600)
     young = [half_drawn(tmp_path, stem, minutes) for stem in ("crops", "streets") for minutes in (0, 55)]
     root = Streets(4).write(tmp_path, jobs=1)
     assert names(root) == sorted(["crops.npy", "streets.json", *(path.name for path in young)])
@@ -290,16 +280,10 @@ def test_results_come_in_order_and_no_more_than_asked_for_are_drawn(tmp_path):
     before = dict(os.environ)
     results = in_order(range(5), 2, street_workers.first_is_slow, str(tmp_path), ahead=1)
     assert next(results) == 0
-    assert names(tmp_path) == ["0", "1"]  # one ahead a process: the others wait until they are asked for
+    assert {"0"} <= {*names(tmp_path)} <= {"0", "1"}  # one ahead a process: the others wait until they are asked for
     assert list(in_order([], 2, street_workers.first_is_slow, str(tmp_path))) == []
     assert list(results) == [1, 2, 3, 4] and names(tmp_path) == ["0", "1", "2", "3", "4"]
     assert dict(os.environ) == before
-
-
-def test_one_process_draws_when_asked(tmp_path):
-    results = in_order([3, 1, 2], 1, street_workers.first_is_slow, str(tmp_path))
-    assert names(tmp_path) == [] and next(results) == 3 and names(tmp_path) == ["3"]
-    assert list(results) == [1, 2]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

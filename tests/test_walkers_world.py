@@ -187,6 +187,8 @@ def test_foreign_folder_is_refused(tmp_path, quick_fill):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
     with pytest.raises(DataError, match="is a file"):
         World(10).write(tmp_path / "thesis.txt")
+    with pytest.raises(OSError, match="cannot write the world"):
+        World(10).write(tmp_path / "thesis.txt" / "w")
 
 
 def test_failure_leaves_the_old_world(tmp_path, quick_fill, monkeypatch):
@@ -219,12 +221,6 @@ def test_dead_drawing_process(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="try jobs=1"):
         World(10).write(tmp_path / "w", jobs=2)
     assert not list(tmp_path.iterdir())
-
-
-def test_parent_that_is_a_file(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write the world"):
-        World(10).write(tmp_path / "file" / "w")
 
 
 def group_is_gone(group: int, seconds: float) -> bool:
