@@ -100,76 +100,51 @@ class ShotTruth:
 
 
 class Truth:
-    """Reads `walkers.h5`; opens it once per process, so it can be pickled and sent to workers.
+    """What is known about the pictures of a world, from `walkers.h5`; can be pickled and sent to workers.
 
     Args:
         root: a folder that `World.write` wrote.
 
+    Attributes:
+        legend: what the numbers in a mask mean.
+        names: of all shots; not each exists in both boxes.
+        people: attributes of everybody, in label order; cameras: the ten cameras.
+
     Raises:
         FileNotFoundError: no `walkers.h5` there, for example because this is the real CUHK03.
-        DataError: on first use, if the file is damaged.
+        DataError: it is damaged.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.path = Path(root) / FILE_NAME
-        self._file: h5py.File | None = None
-        self._owner = -1
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; only worlds have it: World.preset('small').write(...)")
-
-    def __getstate__(self) -> dict:
-        return {"path": self.path, "_file": None, "_owner": -1}
-
-    def _open(self) -> Truth:
-        """Read the tables, in each process anew."""
-        if self._file is None or self._owner != os.getpid():
-            try:
-                self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
-                self._shots = self._file["shots"][()]
-                self._rows = {name.decode(): row for name, row in zip(self._shots["name"], self._shots, strict=True)}
-                self._people, self._cameras = (parse_json(self._file[n][()], n) for n in ("people", "cameras"))
-                legend = parse_json(self._file.attrs["legend"], "legend")
-                self._legend = {int(number): name for number, name in legend.items()}
-                lists = isinstance(self._people, list) and isinstance(self._cameras, list)
-                if self._shots.dtype != _SHOT or not lists:
-                    raise ValueError("shots, people or cameras are of another form")
-            except (*H5_ERRORS, AttributeError) as error:
-                self._file = None
-                raise self._damaged(error) from None
-        return self
+        try:
+            with h5py.File(self.path, "r") as file:
+                self._shots = file["shots"][()]
+                self.people, self.cameras = (parse_json(file[name][()], name) for name in ("people", "cameras"))
+                legend = parse_json(file.attrs["legend"], "legend")
+            self.legend = {int(number): name for number, name in legend.items()}
+            self.names = [name.decode() for name in self._shots["name"]]
+            lists = isinstance(self.people, list) and isinstance(self.cameras, list)
+            if self._shots.dtype != _SHOT or not lists:
+                raise ValueError("shots, people or cameras are of another form")
+        except (*H5_ERRORS, AttributeError) as error:
+            raise self._damaged(error) from None
+        self._rows = {name: number for number, name in enumerate(self.names)}
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(f"{self.path}: cannot be read as a world's side file ({first_line(error)}); write it again")
 
-    @property
-    def legend(self) -> dict[int, str]:
-        """What the numbers in a mask mean."""
-        return self._open()._legend
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all shots; not each exists in both boxes."""
-        return list(self._open()._rows)
-
-    @property
-    def people(self) -> list[dict]:
-        """Attributes of everybody, in label order."""
-        return self._open()._people
-
-    @property
-    def cameras(self) -> list[dict]:
-        """The ten cameras."""
-        return self._open()._cameras
-
-    def _found(self, name: str, box: str) -> str:
-        """Return the bare name of a picture that exists."""
-        bare = name.replace("\\", "/").rsplit("/", 1)[-1]
+    def _found(self, name: str, box: str) -> tuple[str, np.void]:
+        """Return the bare name and the row of a picture that exists."""
+        name = name.replace("\\", "/").rsplit("/", 1)[-1]
         if box not in BOXES:
             raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
-        row = self._open()._rows.get(bare)
+        row = self._shots[self._rows[name]] if name in self._rows else None
         if row is None or not row[f"has_{box}"]:
-            raise ValueError(f"got the name {bare!r}: {self.path} has no {box} picture of that name")
-        return bare
+            raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
+        return name, row
 
     def mask(self, name: str, box: str) -> np.ndarray:
         """Label map uint8 (H, W) of one picture, the size of the picture.
@@ -180,10 +155,12 @@ class Truth:
 
         Raises:
             ValueError: no such box, or no such picture in it.
+            DataError: the file is damaged there.
         """
-        name = self._found(name, box)
+        name, _ = self._found(name, box)
         try:
-            return self._file["mask"][box][name][()]
+            with h5py.File(self.path, "r") as file:
+                return file["mask"][box][name][()]
         except H5_ERRORS as error:
             raise self._damaged(error) from None
 
@@ -199,8 +176,7 @@ class Truth:
 
     def shot(self, name: str, box: str) -> ShotTruth:
         """Pose, camera and box of one picture; arguments and errors as for `mask`."""
-        name = self._found(name, box)
-        row = self._rows[name]
+        name, row = self._found(name, box)
         values = {field: row[field].item() for field in _SHOT.names[1:13]}
         return ShotTruth(name=name, **values, box=tuple(int(v) for v in row[f"{box}_box"]))
 
