@@ -58,7 +58,7 @@ def predict(name: str, guess: Any, truth: Any, unit: str = "", tolerance: float 
         name: what was to be guessed, as the line's beginning.
         guess: a number, a text (one of several choices), True or False, or a list of such; `...` for none yet.
         truth: what was measured, of the same kind.
-        unit: written after numbers; with "%" the distance is told in points.
+        unit: written after numbers; with "%" the distance is in points.
         tolerance: how far off still counts as close, in the unit of `truth`; 10 % of `truth` if not given.
 
     Example:
@@ -210,7 +210,7 @@ def _judge(answer: Any, expected: Any, tolerance: float | None) -> str | None:
                 return verdict or None
             return None if verdict else f"got {show(answer)}"
         return difference(answer, expected, tolerance)
-    except Exception as error:  # an answer of any type may come in; the lesson goes on
+    except Exception as error:  # an answer of any type may come in; the lesson must continue
         return f"got {show(answer)}, which cannot be compared ({_one_line(error)})"
 
 

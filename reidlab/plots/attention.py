@@ -138,8 +138,8 @@ def attention_pictures(
 ) -> tuple[Figure, str]:
     """Draw pictures, their true outlines and the gates of one or more maps, a column for each picture.
 
-    Each row has its own scale of colours, from its smallest gate to its largest, which the description tells: gates
-    that hardly differ look as strong as any.
+    Each row has its own scale of colours, from its smallest gate to its largest: gates that hardly differ look as
+    strong as any, so the description states the range.
 
     Args:
         images: (H, W, 3) uint8 each.

@@ -82,10 +82,10 @@ def ranked_gallery(
     counts = dict.fromkeys(("right", "wrong", "junk"), 0)
     pids, camids = (torch.tensor([getattr(record, name) for record in gallery]) for name in ("pid", "camid"))
     for axes_row, row in zip(grid, rows, strict=True):
-        asked = query[row]
-        matches, junk = matches_and_junk(torch.tensor(asked.pid), torch.tensor(asked.camid), pids, camids)
+        record = query[row]
+        matches, junk = matches_and_junk(torch.tensor(record.pid), torch.tensor(record.camid), pids, camids)
         ranked = [int(i) for i in np.argsort(distmat[row], kind="stable") if show_junk or not junk[i]][:results]
-        _draw_result(axes_row[0], asked.load(), "query", f"person {asked.pid}")
+        _draw_result(axes_row[0], record.load(), "query", f"person {record.pid}")
         for axes, index in zip(axes_row[1:], ranked, strict=False):
             kind = "junk" if junk[index] else "right" if matches[index] else "wrong"
             counts[kind] += 1

@@ -27,7 +27,7 @@ CIRCUMSTANCES = {
     "memory_mb": "most memory so far (MB)",
     "seconds": "seconds since the start",
 }
-"""Columns about the computer, drawn only when they are asked for."""
+"""Columns about the computer, drawn only where they are named."""
 MARKED = 60
 """Curves of up to so many points have a marker at each."""
 SHOWN = 1e-4
@@ -150,7 +150,7 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]], column: str, terms
 
 @styled
 def evaluation_curve(rows: Sequence[Row]) -> tuple[Figure, str]:
-    """Draw the scores that a run took on the way, with the level that chance would give.
+    """Draw the scores that a run recorded, with the level of a random ranking.
 
     Args:
         rows: the evaluations of a `TrainResult`, or rows of metrics.jsonl, of which others are left out: iteration,

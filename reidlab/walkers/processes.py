@@ -101,7 +101,7 @@ def in_order(
         jobs: processes, 1 or more; 1 = in this one.
         work: a function of a module, so that it can be pickled.
         key: what all tasks share; `work` may cache by it.
-        ahead: tasks per process that may be finished or under way before they are asked for.
+        ahead: tasks per process that may be finished or under way before their results are needed.
 
     Raises:
         OSError: a process died.

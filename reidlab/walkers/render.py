@@ -21,7 +21,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ShotPlan:
-    """Everything about a shot that chance decides; none of it depends on what the walker wears.
+    """Everything about a shot that is sampled at random; none of it depends on what the walker wears.
 
     Args:
         pose: phase, heading and place of the walker.
@@ -123,7 +123,7 @@ def _boxes(figure: Sprite, plan: ShotPlan, scale: float) -> tuple[Box, Box]:
 
 
 def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1.0, boxes=BOXES) -> Shot:
-    """Draw one shot at `scale` output pixels per native pixel; the boxes asked for lie inside the image."""
+    """Draw one shot at `scale` output pixels per native pixel; the named boxes lie inside the image."""
     solids = body_solids(person, plan.pose.phase)
     figure = draw_figure(solids, person, plan.pose, camera, scale, plan.light)
     labeled, detected = _boxes(figure, plan, scale)

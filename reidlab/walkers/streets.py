@@ -32,7 +32,7 @@ _ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
 
 
 class Streets:
-    """People for training on, each before four cameras that nobody else's site has.
+    """People to train on, before cameras that no other site has.
 
     A site is four random cameras that see the same 40 strangers, four times each, from any side. `World` is a
     town with ten fixed cameras and is for measuring; `Streets` is for learning what holds in every town.

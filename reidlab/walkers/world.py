@@ -123,7 +123,13 @@ class World:
         return render_shot(who, self.cameras[camera], plan, float(scale), boxes)
 
     def render(
-        self, person: int, camera: int, index: int = 0, size: tuple[int, int] | None = None, box="labeled", **changes
+        self,
+        person: int,
+        camera: int,
+        index: int = 0,
+        size: tuple[int, int] | None = None,
+        box: str = "labeled",
+        **changes,
     ) -> np.ndarray:
         """One picture of one person, cut to a box; with `changes`, a picture of what was not.
 
