@@ -27,7 +27,9 @@ def world() -> World:
 
 def test_same_seed_same_picture_and_other_seed_other(world):
     again, other = World(16, seed=0), World(16, seed=1)
-    assert np.array_equal(world.render(3, 2, 1), again.render(3, 2, 1))
+    first = world.render(3, 2, 1)
+    world.render(5, 7, 2, top_color="red")  # what is drawn in between does not matter
+    assert np.array_equal(first, world.render(3, 2, 1)) and np.array_equal(first, again.render(3, 2, 1))
     assert world.people == again.people
     assert world.people != other.people
 
@@ -59,12 +61,6 @@ def rounding():
 def test_the_town_is_the_same_to_the_last_bit(world):
     pictures = b"".join(repr(picture.shape).encode() + picture.tobytes() for picture in pinned_shots(world))
     assert hashlib.sha256(pictures).hexdigest()[:16] == "185920e755306df2"
-
-
-def test_order_of_rendering_does_not_matter(world):
-    first = world.render(0, 0, 0)
-    world.render(5, 7, 2, top_color="red")
-    assert np.array_equal(first, world.render(0, 0, 0))
 
 
 @pytest.mark.parametrize("camera", range(10))

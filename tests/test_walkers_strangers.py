@@ -48,9 +48,6 @@ def test_the_wardrobe_is_wider_than_the_towns(strangers, townspeople):
     assert {p.bottom_pattern for p in strangers} - {p.bottom_pattern for p in townspeople} == {"marl"}
     assert {p.bottom for p in strangers if p.tights is not None} == {"skirt", "shorts", "long skirt"}
     assert {person.tights for person in townspeople} == {None}
-
-
-def test_colours_of_strangers_are_triples_of_bytes(strangers):
     for person in strangers:
         for name, value in asdict(person).items():
             if name.endswith(("_color", "_color2")) and name != "hair_color":

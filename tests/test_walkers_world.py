@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import h5py
 import numpy as np
@@ -20,7 +19,7 @@ import pytest
 
 from reidlab.data.matfile import parse_image_name, read_new_protocol
 from reidlab.errors import DataError
-from reidlab.walkers import World, processes, read_truth, writer
+from reidlab.walkers import World, read_truth, writer
 from reidlab.walkers.plan import make_plan, split_whole
 
 FILES = ["cuhk03_release/cuhk-03.mat", "walkers.h5"]
@@ -215,14 +214,6 @@ def test_full_disk_is_seen_before_drawing(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
 
 
-def test_dead_drawing_process(tmp_path, monkeypatch):
-    broken = Mock(return_value=Mock(submit=Mock(side_effect=processes.BrokenProcessPool)))
-    monkeypatch.setattr(processes, "ProcessPoolExecutor", broken)
-    with pytest.raises(OSError, match="try jobs=1"):
-        World(10).write(tmp_path / "w", jobs=2)
-    assert not list(tmp_path.iterdir())
-
-
 def group_is_gone(group: int, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -251,11 +242,3 @@ def test_ended_writer_leaves_no_process_and_the_next_run_no_rest(tmp_path, quick
     assert bool(list(tmp_path.glob(".w-*.partial"))) == (ending == signal.SIGKILL)
     World(60).write(tmp_path / "w")
     assert [p.name for p in tmp_path.iterdir()] == ["w"]
-
-
-def test_living_writers_partial_is_left_alone(tmp_path, quick_fill):
-    other = tmp_path / f".w-{os.getppid()}-x.partial"
-    other.mkdir()
-    World(10).write(tmp_path / "w")
-    assert other.exists()
-    shutil.rmtree(other)
