@@ -7,6 +7,8 @@ from reidlab import plots
 from reidlab.data.records import Record
 from reidlab.evaluation import evaluate_distances
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 
 class Grey:
     def load(self, name):
@@ -15,12 +17,6 @@ class Grey:
 
 def flat(value: int) -> np.ndarray:
     return np.full((16, 8, 3), value, np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def records(pids, camids):

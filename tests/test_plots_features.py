@@ -5,6 +5,8 @@ import torch
 from reidlab import plots
 from reidlab.distances import pairwise
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 POINTS = torch.tensor([[0.0, 0.0], [2.0, 0.0], [1.0, 0.5], [0.0, 2.2], [3.0, 3.0]])
 PIDS = torch.tensor([1, 1, 2, 2, 2])
 

@@ -4,6 +4,8 @@ import pytest
 from reidlab import plots
 from reidlab.models import RelationNet
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 RELATIONS = np.array([[2, 0, 1, 1], [4, 0, 2, 2], [6, 0, 3, 3], [0, 0, 0, 0]])
 IMAGE = np.full((96, 32, 3), 40, np.uint8)
 

@@ -3,6 +3,8 @@ import pytest
 
 from reidlab import plots
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 
 def test_ranked_strips_tell_the_classic_worked_example():
     lists = {"A": [1, 0, 1, 0, 0, 1, 0, 0, 1, 1], "B": [0, 1, 0, 0, 1, 0, 1, 0, 0, 0]}

@@ -6,6 +6,8 @@ from reidlab import plots
 from reidlab.models import MGN, RelationNet
 from reidlab.models.relation import group_terms
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 EVALUATION = {"people": "held-out", "identities": 9, "chance_mean_ap": 0.1}
 
 
