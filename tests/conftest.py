@@ -100,3 +100,12 @@ def colours():
         query=[person[0] for person in rest],
         gallery=[r for person in rest for r in person[1:]],
     )
+
+
+@pytest.fixture
+def close_figures():
+    """Close what a test of plots has drawn."""
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")

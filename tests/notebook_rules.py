@@ -11,15 +11,8 @@ from typing import Any
 from reidlab.errors import DataError
 from reidlab.lessons.parameters import literals
 
-COMMON = {
-    "PROFILE": "laptop",
-    "DATASET": "walkers",
-    "DATA_DIR": "../data",
-    "BOX": "labeled",
-    "SEED": 0,
-    "DEVICE": "auto",
-    "WORKERS": 0,
-}
+COMMON = {"PROFILE": "laptop", "DATASET": "walkers", "DATA_DIR": "../data", "BOX": "labeled", "SEED": 0}
+COMMON |= {"DEVICE": "auto", "WORKERS": 0}
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:~>])/(home|root|tmp|work|opt|mnt|srv|var|usr|Users|private|data)/\w|\b[A-Z]:\\\w"
 )
@@ -235,10 +228,6 @@ def habits(notebook: dict) -> list[str]:
     pattern = re.compile(r"^\s*[!%]pip|^\s*!|sys\.path|filterwarnings\(.ignore", re.MULTILINE)
     hits = (pattern.search(cell["source"]) for cell in code_cells(notebook))
     return [f"not in a lesson: {hit.group().strip()}" for hit in hits if hit]
-
-
-def words(notebook: dict) -> int:
-    return sum(len(text.split()) for text in markdown(notebook))
 
 
 def with_solutions(notebook: dict) -> dict:

@@ -75,7 +75,6 @@ def test_statuses(run):
     _, results = run
     statuses = {name: result.status for name, result in results.items()}
     assert statuses == {"20_good": "passed", "21_bad": "failed", "22_dead": "failed", "23_other": "refused"}
-    assert [result.ok for result in results.values()] == [True, False, False, False]
     assert results["21_bad"].message == "cell [3]: ZeroDivisionError: division by zero"
     assert "killed or crashed" in results["22_dead"].message
     assert results["23_other"].message == "unknown parameter SEED; known are PROFILE"
@@ -133,6 +132,7 @@ def test_arguments_are_checked(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             run_lessons([notebook], tmp_path / "out", **options)
+    assert find_notebooks(["00"]) == find_notebooks(["00_start_here"]) == find_notebooks()[:1]
     with pytest.raises(ValueError, match="got 20_good more than once"):
         run_lessons([notebook, again], tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="99: no such notebook; lessons are 00_start_here, 01_"):
@@ -140,20 +140,11 @@ def test_arguments_are_checked(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_lessons_are_found_by_number():
-    paths = find_notebooks()
-    assert paths
-    assert [path.parent for path in paths] == [REPOSITORY / "notebooks"] * len(paths)
-    assert find_notebooks(["00"]) == find_notebooks(["00_start_here"]) == paths[:1]
-
-
 def test_a_lesson_that_takes_too_long(tmp_path):
     notebook = write_notebook(tmp_path / "24_slow.ipynb", "import time; time.sleep(60)")
     (result,) = run_lessons([notebook], tmp_path / "out", profile="smoke", timeout=1, html=False)
     assert result.status == "failed" and result.seconds < 40
-    assert re.search(
-        "timed out.*after 1 second|took longer than 1 second", result.message
-    )  # cell or lesson, who is first
+    assert re.search("timed out.*after 1 second|took longer than 1 second", result.message)  # cell or lesson
 
 
 def test_longest_first_and_as_many_at_a_time_as_asked_for(tmp_path, capsys):
@@ -161,10 +152,7 @@ def test_longest_first_and_as_many_at_a_time_as_asked_for(tmp_path, capsys):
     meet += "while len(list(Path().glob('here*'))) < 2: time.sleep(0.05)"
     paths = [write_notebook(tmp_path / f"{stem}.ipynb", meet) for stem in ("00_start_here", "06_training")]
     results = run_lessons(paths, tmp_path / "out", timeout=40, html=False, jobs=2)
-    assert [(result.lesson, result.status) for result in results] == [
-        ("00_start_here", "passed"),
-        ("06_training", "passed"),
-    ]
+    assert [result.lesson for result in results if result.ok] == ["00_start_here", "06_training"]
     capsys.readouterr()
     run_lessons(paths, tmp_path / "out", timeout=40, html=False, jobs=1)
     printed = capsys.readouterr().out
@@ -219,9 +207,8 @@ def alive(pid: int) -> bool:
 
 
 def test_refresh(tmp_path):
-    good = write_notebook(
-        tmp_path / "20_good.ipynb", "import sys\nprint(SEED)", "print('a'); sys.stdout.flush(); print('b')"
-    )
+    good = tmp_path / "20_good.ipynb"
+    write_notebook(good, "import sys\nprint(SEED)", "print('a'); sys.stdout.flush(); print('b')")
     bad = write_notebook(tmp_path / "21_bad.ipynb", "raise ValueError('on purpose')")
     small = write_notebook(tmp_path / "22_small.ipynb", "1", parameters=PARAMETERS.replace("laptop", "smoke"))
     before = bad.read_bytes(), small.read_bytes()

@@ -18,15 +18,8 @@ from reidlab.lessons.contents import PROFILES, catalogue, header, table
 from reidlab.lessons.parameters import literals, parse_parameters, read_notebook, read_parameters
 from reidlab.walkers import World, writer
 
-SCORE = {
-    "dataset": "Walkers",
-    "box": "labeled",
-    "protocol": "new",
-    "rule": "market",
-    "metric": "cosine",
-    "ap_formula": "step",
-    "seeds": [0],
-}
+SCORE = {"dataset": "Walkers", "box": "labeled", "protocol": "new", "rule": "market", "metric": "cosine"}
+SCORE |= {"ap_formula": "step", "seeds": [0]}
 
 
 def test_the_same_lesson_opens_the_world_and_the_real_layout(tmp_path, tiny_world, monkeypatch):
@@ -82,10 +75,8 @@ def test_results_are_written_only_for_the_runner(tmp_path, monkeypatch, capsys):
     ("values", "message"),
     [
         ({"loss": float("nan")}, "loss is nan"),
-        ({"curve": [1.0, float("inf")]}, r"curve\[1\] is inf"),
         ({"rank1": 0.5}, "got rank1 without dataset, box, protocol"),
         ({**SCORE, "rank1": 62.0}, "rank1 is 62.0, expected a share"),
-        ({"model": object()}, "model is a object, which JSON has no form for"),
     ],
 )
 def test_results_refuse_what_cannot_be_read_later(tmp_path, monkeypatch, values, message):
@@ -98,7 +89,6 @@ def test_results_refuse_what_cannot_be_read_later(tmp_path, monkeypatch, values,
 def test_the_table_of_contents_is_complete():
     lessons = catalogue()
     numbers = [lesson.number for lesson in lessons]  # lessons still to be written leave gaps
-    assert numbers == ["00", "01", "02", "03", "04", "05", "06", "07"]
     assert numbers == sorted(numbers)
     for lesson in lessons:
         assert set(lesson.minutes) <= set(PROFILES) and lesson.needs
@@ -129,7 +119,6 @@ GOOD = '[00_a]\ntitle = "A"\ngoal = "G."\nobjectives = ["do"]\nneeds = []\nminut
         ("[00_a", "not a table of contents"),
         (GOOD.replace('goal = "G."\n', ""), "missing .* 'goal'"),
         (GOOD.replace("goal", "aim"), "'aim'"),
-        ("a = 1", "not a table of contents"),
     ],
 )
 def test_damaged_tables_of_contents(tmp_path, text, message):
@@ -141,16 +130,7 @@ def test_damaged_tables_of_contents(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("text", "default", "expected"),
-    [
-        ("3", 0, 3),
-        ("3", 0.5, 3.0),
-        ("1e-3", 0.5, 1e-3),
-        ("True", False, True),
-        ("3", "text", "3"),
-        ("None", None, None),
-        ("[1, 2]", [0], [1, 2]),
-        ("smoke", None, "smoke"),
-    ],
+    [("3", 0, 3), ("3", 0.5, 3.0), ("True", False, True), ("3", "text", "3"), ("smoke", None, "smoke")],
 )
 def test_parameters_take_the_type_of_the_default(text, default, expected):
     value = parse_parameters([("X", text)], {"X": default})["X"]
@@ -162,9 +142,7 @@ def test_parameters_take_the_type_of_the_default(text, default, expected):
     [
         ([("EPOCH", "3")], {"EPOCHS": 1, "SEED": 0}, "unknown parameter EPOCH; known are EPOCHS, SEED"),
         ([("FAST", "no")], {"FAST": True}, "FAST: got 'no', expected True or False such as True"),
-        ([("FAST", "1")], {"FAST": True}, "FAST: got '1', expected True or False"),
         ([("N", "abc")], {"N": 3}, "N: got 'abc', expected a whole number such as 3"),
-        ([("N", "1.5")], {"N": 3}, "N: got '1.5', expected a whole number"),
         ([("N", "True")], {"N": 3}, "N: got 'True', expected a whole number"),
         ([("N", "1"), ("N", "2")], {"N": 3}, "parameter N is given twice"),
         ([("L", "3")], {"L": [1]}, "L: got '3', expected a list"),
@@ -177,19 +155,14 @@ def test_parameters_that_do_not_fit_are_refused(pairs, known, message):
         parse_parameters(pairs, known)
 
 
-@pytest.mark.parametrize(
-    "source", ["A = len('x')", "A += 1", "import os", "A = B = 1", "a.b = 1", "A: int", "A = ", "A, B = 1, 2"]
-)
+@pytest.mark.parametrize("source", ["A = len('x')", "A += 1", "import os", "A = B = 1", "A: int", "A = "])
 def test_parameters_cells_hold_literals_only(source):
     with pytest.raises(DataError, match="may hold only lines such as NAME = 3"):
         literals(source)
-
-
-def test_typed_parameters_are_literals_too():
     assert literals("A: int = -1\n# note\nB = None") == {"A": -1, "B": None}
 
 
-@pytest.mark.parametrize("text", ["", "<html>", "[]", '{"nbformat": 3}', '{"nbformat": 4}', "\x00\xff"])
+@pytest.mark.parametrize("text", ["", "[]", '{"nbformat": 3}', '{"nbformat": 4}', "\x00\xff"])
 def test_files_that_are_no_notebooks(tmp_path, text):
     path = tmp_path / "x.ipynb"
     path.write_text(text, encoding="latin-1")
@@ -207,10 +180,8 @@ def test_papermill_sees_the_same_parameters(path):
 
 
 def test_a_record_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(
-        FileNotFoundError, match=r"nothing_of_the_kind\.json: no such record; results/ holds .*world_speed"
-    ):
-        results.recorded("nothing_of_the_kind")
+    with pytest.raises(FileNotFoundError, match=r"nothing\.json: no such record; results/ holds .*world_speed"):
+        results.recorded("nothing")
 
 
 def test_a_relative_folder_starts_at_the_notebooks_wherever_the_kernel_runs(tmp_path, monkeypatch):

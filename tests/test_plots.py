@@ -7,16 +7,16 @@ from reidlab import plots
 from reidlab.data.records import Record
 from reidlab.evaluation import evaluate_distances
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 
 class Grey:
     def load(self, name):
         return np.full((40, 16, 3), 99, np.uint8)
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
+def flat(value: int) -> np.ndarray:
+    return np.full((16, 8, 3), value, np.uint8)
 
 
 def records(pids, camids):
@@ -49,28 +49,19 @@ def test_cmc_draws_every_result_and_refuses_mixed_rules():
     assert figure.axes[0].lines[0].get_ydata().tolist() == [0.0, 1.0]
     many, _ = plots.cmc({str(number): result for number in range(8)})
     assert len(many.axes[0].lines) == 8
-    with pytest.raises(ValueError, match="exactly one rule"):
-        plots.cmc({})
 
 
 def test_history_has_a_panel_a_term():
     figure, text = plots.history([{"iteration": i, "learning_rate": 0.1, "triplet": 1 / i} for i in (1, 2)])
     assert len(figure.axes) == 1 and "triplet from 1.00 to 0.50" in text
-    with pytest.raises(ValueError, match="history is empty"):
-        plots.history([])
 
 
-def test_image_grid_needs_a_title_each():
+def test_image_grid_draws_rows():
     figure, text = plots.image_grid([Grey().load("")] * 5, "grey", ["a"] * 5, columns=3)
     assert text == "Figure: grey; 5 images in 2 rows." and sum(axes.get_visible() for axes in figure.axes) == 5
-    with pytest.raises(ValueError, match="got 2 images and 1 titles"):
-        plots.image_grid([Grey().load("")] * 2, "grey", ["a"])
-
-
-def test_figures_leave_the_callers_style_alone():
     before = dict(plt.rcParams)
-    plots.image_grid([Grey().load("")], "grey")
-    assert dict(plt.rcParams) == before
+    plots.image_grid([flat(9)], "grey")
+    assert dict(plt.rcParams) == before  # the caller's style is left alone
 
 
 def test_figures_of_the_mat_file_count_what_they_show():
@@ -81,3 +72,52 @@ def test_figures_of_the_mat_file_count_what_they_show():
     assert "labeled: height 160–300, width 60–100, mean 230×80" in plots.image_sizes(sizes)[1]
     figure, text = plots.reference_tree([("/labeled", "(1, 5)", "a pair")], Grey().load(""))
     assert "/labeled (1, 5) → 40×16 pixels" in text and len(figure.axes[0].child_axes) == 1
+
+
+def test_augmented_rows_draws_each_picture_in_its_row():
+    rows = {"as it is": [flat(10), flat(20)], "mirror": [flat(30), flat(40)]}
+    figure, text = plots.augmented_rows(rows, "two pictures")
+    assert text == "Figure: two pictures, 2 draws a row: as it is, mirror."
+    assert [int(axes.images[0].get_array()[0, 0, 0]) for axes in figure.axes] == [10, 20, 30, 40]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["as it is", "", "mirror", ""]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plots.image_grid([flat(9)] * 2, "grey", ["a"]), "got 2 images and 1 titles"),
+        (lambda: plots.ranked_strips({"none": [0, 0]}), "at least one right result"),
+        (lambda: plots.precision_recall({}), "at least one right result"),
+        (lambda: plots.cmc({}), "exactly one rule"),
+        (lambda: plots.history([]), "history is empty"),
+        (lambda: plots.relation_stacks(np.zeros((16, 16)), 4, 4), "at most 12 places"),
+        (lambda: plots.attention_costs({"a": {"parameters": 1}, "b": {"seconds": 1}}), "expected the same ones"),
+        (lambda: plots.attention_costs({}), "expected the same ones"),
+        (lambda: plots.attention_costs({"a": {"parameters": 0}}), "above 0 only"),
+        (lambda: plots.method_sizes([]), "rows is empty"),
+        (lambda: plots.attention_pictures([], [], {}), "got 0 pictures"),
+        (lambda: plots.attention_shares({}, "ratio"), "shares is empty"),
+        (lambda: plots.nearest_neighbours({}, "ab"), "got 0 panels"),
+        (lambda: plots.distance_scales({"one": ([0.1], [])}, "distance"), "of the same person and of different people"),
+        (lambda: plots.intervals({"odd": (90, 91, 92)}, "rank-1"), "outside their intervals: \\['odd'\\]"),
+        (lambda: plots.intervals({}, "rank-1"), "no scores"),
+        (lambda: plots.score_curves([2, 6, 20], {"rank-1": {"a": [1, 2]}}, "k1", "%"), "3 values in each curve"),
+        (lambda: plots.before_after([0.5], [0.5, 0.6], ("plain", "new")), "one of each for every query"),
+        (lambda: plots.before_after([np.nan], [0.5], ("plain", "new")), "one of each"),
+        (
+            lambda: plots.distance_histograms({"here": ([0, 1], [3, 1], [0, 4])}, 1, "distance"),
+            "one more edge than counts",
+        ),
+        (lambda: plots.margin_shapes([]), "margins is empty"),
+        (lambda: plots.runs({"empty": []}, ["loss"]), r"histories of \[0\] rows"),
+        (lambda: plots.lines({}, "x", "y"), "curves is empty"),
+        (lambda: plots.seed_spread({"a": [0.5]}, "rank-1", live={"c": 0.5}), "a star needs its row"),
+        (lambda: plots.augmented_rows({}, "x"), "the same number of pictures"),
+        (lambda: plots.augmented_rows({"a": [flat(1)], "b": [flat(1)] * 2}, "x"), "the same number of pictures"),
+        (lambda: plots.schedules({}), "all above 0"),
+        (lambda: plots.schedules({"a": [0.1, 0.0]}), "all above 0"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()

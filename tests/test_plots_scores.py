@@ -1,14 +1,9 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from reidlab import plots
 
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("close_figures")
 
 
 def test_ranked_strips_tell_the_classic_worked_example():
@@ -18,13 +13,6 @@ def test_ranked_strips_tell_the_classic_worked_example():
     drawn = [[t.get_text() for t in axes.texts] for axes in figure.axes]
     assert drawn[1].count("✓") == 3 and drawn[1].count("✗") == 7  # distinct without colour
     assert [t for t in drawn[1] if "." in t] == ["0.50", "0.40", "0.43"]
-
-
-@pytest.mark.parametrize("lists", [{}, {"none": [0, 0]}])
-@pytest.mark.parametrize("draw", [plots.ranked_strips, plots.precision_recall])
-def test_lists_without_a_right_result_are_refused(draw, lists):
-    with pytest.raises(ValueError, match="at least one right result"):
-        draw(lists)
 
 
 def test_precision_recall_measures_both_areas():
@@ -50,10 +38,6 @@ def test_intervals_draw_a_line_and_a_dot_a_score():
     figure, text = plots.intervals({"few": (90, 82, 96), "many": (90, 88, 92)}, "rank-1 [%]")
     assert "few: 90 (82 to 96); many: 90 (88 to 92)" in text
     assert [list(line.get_xdata()) for line in figure.axes[0].lines] == [[82, 96], [90], [88, 92], [90]]
-    with pytest.raises(ValueError, match="outside their intervals: \\['odd'\\]"):
-        plots.intervals({"odd": (90, 91, 92)}, "rank-1")
-    with pytest.raises(ValueError, match="no scores"):
-        plots.intervals({}, "rank-1")
 
 
 def test_score_curves_share_one_scale():
@@ -61,18 +45,12 @@ def test_score_curves_share_one_scale():
     figure, text = plots.score_curves([2, 6, 20], panels, "k1", "%", marked=20)
     assert "rank-1, a: 50 at 2, highest 70 at 6, 60 at 20" in text and "mAP, a: 40 at 2, highest 40 at 2" in text
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim() and len(figure.axes[0].lines) == 3
-    with pytest.raises(ValueError, match="3 values in each curve"):
-        plots.score_curves([2, 6, 20], {"rank-1": {"a": [1, 2]}}, "k1", "%")
 
 
 def test_before_after_counts_winners_and_losers_and_skips_nan():
     figure, text = plots.before_after([0.5, 1, 0.2, np.nan], [0.7, 0.9, 0.2, np.nan], ("plain", "new"))
     assert "3 queries, plain against new: 1 up, 1 down, 1 unchanged; largest gain 0.20, largest loss 0.10" in text
     assert [len(line.get_xdata()) for line in figure.axes[0].lines[1:]] == [1, 1, 1]
-    with pytest.raises(ValueError, match="one of each for every query"):
-        plots.before_after([0.5], [0.5, 0.6], ("plain", "new"))
-    with pytest.raises(ValueError, match="one of each"):
-        plots.before_after([np.nan], [0.5], ("plain", "new"))
 
 
 def test_distance_histograms_draw_shares_so_that_few_and_many_pairs_compare():
@@ -82,8 +60,6 @@ def test_distance_histograms_draw_shares_so_that_few_and_many_pairs_compare():
     heights = [patch.get_data().values.tolist() for patch in figure.axes[0].patches]
     assert heights == [[0.75, 0.25], [0, 1]]
     assert all(axes.lines[-1].get_xdata()[0] == 0.75 for axes in figure.axes)
-    with pytest.raises(ValueError, match="one more edge than counts"):
-        plots.distance_histograms({"here": ([0, 1], [3, 1], [0, 4])}, 1, "distance")
 
 
 def test_neighbour_map_tells_which_neighbours_point_back():

@@ -1,4 +1,3 @@
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -7,13 +6,9 @@ from reidlab import plots
 from reidlab.models import MGN, RelationNet
 from reidlab.models.relation import group_terms
 
+pytestmark = pytest.mark.usefixtures("close_figures")
+
 EVALUATION = {"people": "held-out", "identities": 9, "chance_mean_ap": 0.1}
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def rows(number=3, **more):
@@ -85,11 +80,6 @@ def test_training_curves_draw_the_columns_asked_for():
             plots.training_curves(nothing)
 
 
-def test_long_curves_have_no_markers():
-    short, long = (plots.training_curves(rows(n))[0].axes[0].lines[0].get_marker() for n in (60, 61))
-    assert short == "o" and long in ("None", None, "")
-
-
 def test_evaluation_curve_tells_the_highest_and_draws_chance():
     scores = [(0, 0.2, 0.1), (5, 0.6, 0.5), (10, 0.5, 0.4)]
     looks = [{**EVALUATION, "iteration": i, "rank1": r, "mean_ap": m} for i, r, m in scores]
@@ -139,3 +129,14 @@ def test_gate_maps_share_one_scale_in_a_row_and_tell_it():
     for wrong in (([], gates, None), (images, {}, None), (images[:1], gates, None), (images, gates, ["one"])):
         with pytest.raises(ValueError, match="one of each for every picture"):
             plots.gate_maps(*wrong)
+
+
+def test_schedules_tells_peak_place_and_end_of_each_run():
+    rates = {"warm": [0.25, 0.5, 1.0, 1.0, 0.1], "falling": [0.4, 0.2]}
+    figure, text = plots.schedules(rates)
+    assert text.endswith("warm: 1 from 40%, at the end 0.1; falling: 0.4 from 0%, at the end 0.2.")
+    drawn = [axes.lines[0].get_xydata() for axes in figure.axes]
+    assert drawn[0].tolist() == [[0, 0.25], [0.2, 0.5], [0.4, 1], [0.6, 1], [0.8, 0.1]]
+    assert drawn[1].tolist() == [[0, 0.4], [0.5, 0.2]]
+    assert {axes.get_yscale() for axes in figure.axes} == {"log"}
+    assert plots.schedules({"again": rates["warm"] * 2})[1].count("from 20%") == 1  # the first place of the peak

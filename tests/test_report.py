@@ -21,6 +21,7 @@ from reidlab.evaluation import evaluate_model
 from reidlab.ranks import joined
 from reidlab.results import check_comparable
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report, train
+from reidlab.training.config import flat_settings
 from reidlab.training.report import extremes, finish_run, write_report
 from reidlab.training.run_folder import read_run
 

@@ -1,6 +1,8 @@
 """Guesses and exercises that check themselves: one printed line each, never an exception.
 
 `...` means "not attempted yet" everywhere, so that *Run All* and batch runs of a fresh lesson end well.
+
+Taught in: notebooks/00_start_here.ipynb
 """
 
 from __future__ import annotations
@@ -33,34 +35,30 @@ def environment() -> None:
         >>> environment()  # doctest: +ELLIPSIS
         ✓ python 3.10 or newer
         ✓ torch 2.6 or newer...
-
-    Taught in: notebooks/00_start_here.ipynb
     """
-    found = {"python": platform.python_version(), **{package: installed(package) for package in MINIMUM}}
+
+    def numbers(version: str) -> list[int]:
+        return [int(part) for part in re.findall(r"\d+", version)[:3]]
+
     for package, minimum in {"python": "3.10", **MINIMUM}.items():
-        if found[package] is None:
-            say(f"✗ {package} is not installed; {minimum} or newer is needed: pip install -e '.[lessons]'")
-        elif _numbers(found[package]) < _numbers(minimum):
-            say(f"✗ {package} {found[package]} is installed; {minimum} or newer is needed: pip install -e '.[lessons]'")
-        else:
+        found = platform.python_version() if package == "python" else installed(package)
+        if found is not None and numbers(found) >= numbers(minimum):
             say(f"✓ {package} {minimum} or newer")
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version)[:3]]
+        else:
+            there = f"{package} is not installed" if found is None else f"{package} {found} is installed"
+            say(f"✗ {there}; {minimum} or newer is needed: pip install -e '.[lessons]'")
 
 
 def predict(name: str, guess: Any, truth: Any, unit: str = "", tolerance: float | None = None) -> None:
     """Compare a guess, made before looking, with what was measured; print one line.
 
-    There is no failing here: a guess that is far off is worth more than none. The measured value is not
-    shown before there is a guess.
+    Nothing fails here, and the measured value is not shown before there is a guess.
 
     Args:
         name: what was to be guessed, as the line's beginning.
         guess: a number, a text (one of several choices), True or False, or a list of such; `...` for none yet.
         truth: what was measured, of the same kind.
-        unit: written after numbers; with "%" the distance is told in points.
+        unit: written after numbers; with "%" the distance is in points.
         tolerance: how far off still counts as close, in the unit of `truth`; 10 % of `truth` if not given.
 
     Example:
@@ -72,15 +70,14 @@ def predict(name: str, guess: Any, truth: Any, unit: str = "", tolerance: float 
         → which box is larger: you guessed 'b', and that is right.
         >>> predict("images", ..., 14096)
         … images: no guess yet. Replace the ... in `guess = ...`, then run both cells.
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     if guess is ...:
-        say(f"… {name}: no guess yet. Replace the ... in `guess = ...`, then run both cells.")
+        line = f"… {name}: no guess yet. Replace the ... in `guess = ...`, then run both cells."
     elif is_number(truth):
-        say(_compare_numbers(name, guess, truth, unit, tolerance))
+        line = _compare_numbers(name, guess, truth, unit, tolerance)
     else:
-        say(_compare_choices(name, guess, truth))
+        line = _compare_choices(name, guess, truth)
+    say(line)
 
 
 def exercise(name: str, answer: Any, expected: Any, hints: Hints | None = None, tolerance: float | None = None) -> None:
@@ -103,8 +100,6 @@ def exercise(name: str, answer: Any, expected: Any, hints: Hints | None = None, 
         ✓ 2
         >>> exercise("3", ..., 7)
         … 3: not attempted yet. Replace the ... and run both cells.
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     if answer is ...:
         say(_not_attempted(name))
@@ -114,11 +109,7 @@ def exercise(name: str, answer: Any, expected: Any, hints: Hints | None = None, 
 
 
 def function(
-    name: str,
-    fn: Any,
-    cases: Iterable[tuple[Any, Any]],
-    hints: Hints | None = None,
-    tolerance: float | None = None,
+    name: str, fn: Any, cases: Iterable[tuple[Any, Any]], hints: Hints | None = None, tolerance: float | None = None
 ) -> None:
     """Check a function that the student wrote, case by case; print one line, for the first case that fails.
 
@@ -137,8 +128,6 @@ def function(
         ✓ 4 (2 cases)
         >>> function("5", lambda x: 1 / x, [((2,), 0.5), ((0,), float("inf"))])
         ✗ 5: fn(0) raised ZeroDivisionError: division by zero (line 1 of your function)
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     if fn is ... or _is_empty(fn):
         say(_not_attempted(name))
@@ -159,7 +148,8 @@ def function(
 def _failing_case(
     name: str, fn: Any, arguments: tuple, expected: Any, hints: Hints | None, tolerance: float | None
 ) -> str | None:
-    call = f"{_name_of(fn)}({', '.join(map(show, arguments))})"
+    fn_name = str(getattr(fn, "__name__", "fn")).replace("<lambda>", "fn")
+    call = f"{fn_name}({', '.join(map(show, arguments))})"
     try:
         result = fn(*copy.deepcopy(arguments))
     except Exception as error:
@@ -178,10 +168,10 @@ def _not_attempted(name: str) -> str:
 
 def _compare_numbers(name: str, guess: Any, truth: Any, unit: str, tolerance: float | None) -> str:
     if not is_number(guess):
-        return f"? {name}: a guess for this is a number, got {show(guess)}. Change `guess` and run both cells."
+        return _other_kind(name, "a number", guess)
     mine, right = (float(as_numbers(value).reshape(()).item()) for value in (guess, truth))
     if not math.isfinite(mine):
-        return f"? {name}: a guess for this is a finite number, got {show(guess)}. Change `guess` and run both cells."
+        return _other_kind(name, "a finite number", guess)
     if not math.isfinite(right):
         return f"? {name}: what was measured is {show(truth)}, not a number; was a cell above changed or left out?"
     space = f" {unit}" if unit else ""
@@ -202,10 +192,14 @@ def _compare_choices(name: str, guess: Any, truth: Any) -> str:
     kinds = (str, "a text in quotes"), (bool, "True or False"), ((list, tuple), "a list")
     for kind, expected in kinds:
         if isinstance(truth, kind) and not isinstance(guess, kind):
-            return f"? {name}: a guess for this is {expected}, got {show(guess)}. Change `guess` and run both cells."
+            return _other_kind(name, expected, guess)
     if _judge(guess, truth, 0.0) is None:
         return f"→ {name}: you guessed {show(guess)}, and that is right."
     return f"→ {name}: you guessed {show(guess)}, measured {show(truth)}."
+
+
+def _other_kind(name: str, expected: str, guess: Any) -> str:
+    return f"? {name}: a guess for this is {expected}, got {show(guess)}. Change `guess` and run both cells."
 
 
 def _judge(answer: Any, expected: Any, tolerance: float | None) -> str | None:
@@ -216,7 +210,7 @@ def _judge(answer: Any, expected: Any, tolerance: float | None) -> str | None:
                 return verdict or None
             return None if verdict else f"got {show(answer)}"
         return difference(answer, expected, tolerance)
-    except Exception as error:  # an answer of any type may come in; the lesson goes on
+    except Exception as error:  # an answer of any type may come in; the lesson must continue
         return f"got {show(answer)}, which cannot be compared ({_one_line(error)})"
 
 
@@ -240,11 +234,6 @@ def _is_empty(fn: Any) -> bool:
     steps = list(dis.get_instructions(code))
     constants = [step.argval for step in steps if step.opname in ("LOAD_CONST", "RETURN_CONST")]
     return all(step.opname in harmless for step in steps) and constants == [None]
-
-
-def _name_of(fn: Any) -> str:
-    name = getattr(fn, "__name__", "fn")
-    return "fn" if name == "<lambda>" else name
 
 
 def _one_line(error: Exception) -> str:

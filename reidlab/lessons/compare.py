@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -70,13 +70,9 @@ def difference(answer: Any, expected: Any, tolerance: float | None) -> str | Non
     """Say how `answer` differs from `expected`, or return None where it does not.
 
     Numbers and arrays are equal when no element differs by more than `tolerance` times the largest
-    expected magnitude (`tolerance` itself where all expected values are 0). NaN equals NaN, infinities equal
-    themselves. Text is compared without regard to case and outer spaces; anything else with `==`.
-
-    Args:
-        answer: what the student has.
-        expected: what it should be.
-        tolerance: relative, ≥ 0; None for 1e-4, and for whole numbers to be met exactly.
+    expected magnitude (`tolerance` itself where all expected values are 0); None is 1e-4, and whole numbers are to be
+    met exactly. NaN equals NaN, infinities equal themselves. Text is compared without regard to case and outer spaces;
+    anything else with `==`.
 
     Example:
         >>> difference(0.5, 0.75, tolerance=1e-4)
@@ -88,18 +84,26 @@ def difference(answer: Any, expected: Any, tolerance: float | None) -> str | Non
     """
     if isinstance(expected, str):
         same = isinstance(answer, str) and answer.strip().casefold() == expected.strip().casefold()
-        return (
-            None if same else f"got {show(answer)}" + ("" if isinstance(answer, str) else ", expected a text in quotes")
-        )
+        kind = "" if isinstance(answer, str) else ", expected a text in quotes"
+        return None if same else f"got {show(answer)}{kind}"
     if isinstance(expected, Set) and isinstance(answer, (Set, list, tuple)):
-        return _set_difference(set(answer), set(expected)) if _hashable(answer) else f"got {show(answer)}"
+        try:
+            return _set_difference(set(answer), set(expected))
+        except TypeError:  # an answer with lists in it
+            return f"got {show(answer)}"
     if isinstance(expected, Mapping) and isinstance(answer, Mapping):
-        return _mapping_difference(answer, expected, tolerance)
+        keys = _set_difference(set(answer), set(expected))
+        if keys:
+            return f"keys: {keys}"
+        return _first_difference(((f"at {show(key)}", answer[key], expected[key]) for key in expected), tolerance)
     numbers = as_numbers(expected)
     if numbers is not None:
         return _number_difference(answer, numbers, tolerance)
     if isinstance(expected, (list, tuple)) and isinstance(answer, (list, tuple)):
-        return _sequence_difference(answer, expected, tolerance)
+        if len(answer) != len(expected):
+            return f"got {len(answer)} items, expected {len(expected)}"
+        items = enumerate(zip(answer, expected, strict=True))
+        return _first_difference(((f"item {index}", *pair) for index, pair in items), tolerance)
     return None if answer is expected or answer == expected else f"got {show(answer)}"
 
 
@@ -114,11 +118,18 @@ def _number_difference(answer: Any, expected: np.ndarray, tolerance: float | Non
     if (got.dtype.kind == "b") != (expected.dtype.kind == "b"):
         return f"got {show(answer)}, expected {_describe(expected)}"
     if got.dtype.kind == "b":
-        return _count_wrong(got != expected, "got " + show(answer))
+        wrong = got != expected
+        count = f"{int(wrong.sum())} of {wrong.size} values differ" if wrong.ndim else "got " + show(answer)
+        return count if wrong.any() else None
     with np.errstate(invalid="ignore"):
         away = np.abs(got.astype(np.float64) - expected.astype(np.float64))
     away = np.where((got == expected) | (np.isnan(got) & np.isnan(expected)), 0.0, away)
-    allowed = _allowed(expected, tolerance)
+    if tolerance is None and expected.dtype.kind != "f":
+        allowed = 1e-3  # no other whole number is that near, and 2.9999999 from a float computation is 3
+    else:
+        finite = np.abs(expected[np.isfinite(expected)]).astype(np.float64)
+        largest = finite.max() if finite.size and finite.max() > 0 else 1.0
+        allowed = (1e-4 if tolerance is None else tolerance) * largest
     wrong = ~(away <= allowed)  # written so that NaN counts as wrong
     if not wrong.any():
         return None
@@ -134,32 +145,9 @@ def _number_difference(answer: Any, expected: np.ndarray, tolerance: float | Non
     )
 
 
-def _allowed(expected: np.ndarray, tolerance: float | None) -> float:
-    if tolerance is None:
-        if expected.dtype.kind != "f":
-            return 1e-3  # no other whole number is that near, and 2.9999999 from a float computation is 3
-        tolerance = 1e-4
-    finite = np.abs(expected[np.isfinite(expected)]).astype(np.float64)
-    return float(tolerance * (finite.max() if finite.size and finite.max() > 0 else 1.0))
-
-
 def _describe(expected: np.ndarray) -> str:
     kind = {"b": "True or False", "f": "a number"}.get(expected.dtype.kind, "a whole number")
     return kind if expected.ndim == 0 else f"an array of shape {expected.shape} ({kind} each)"
-
-
-def _count_wrong(wrong: np.ndarray, scalar: str) -> str | None:
-    if not wrong.any():
-        return None
-    return scalar if wrong.ndim == 0 else f"{int(wrong.sum())} of {wrong.size} values differ"
-
-
-def _hashable(items: Any) -> bool:
-    try:
-        set(items)
-    except TypeError:
-        return False
-    return True
 
 
 def _set_difference(answer: set, expected: set) -> str | None:
@@ -169,22 +157,9 @@ def _set_difference(answer: set, expected: set) -> str | None:
     return " and ".join(parts) or None
 
 
-def _mapping_difference(answer: Mapping, expected: Mapping, tolerance: float | None) -> str | None:
-    keys = _set_difference(set(answer), set(expected))
-    if keys:
-        return f"keys: {keys}"
-    for key, value in expected.items():
-        found = difference(answer[key], value, tolerance)
-        if found:
-            return f"at {show(key)}: {found}"
-    return None
-
-
-def _sequence_difference(answer: Any, expected: Any, tolerance: float | None) -> str | None:
-    if len(answer) != len(expected):
-        return f"got {len(answer)} items, expected {len(expected)}"
-    for index, (mine, right) in enumerate(zip(answer, expected, strict=True)):
+def _first_difference(pairs: Iterable[tuple[str, Any, Any]], tolerance: float | None) -> str | None:
+    for where, mine, right in pairs:
         found = difference(mine, right, tolerance)
         if found:
-            return f"item {index}: {found}"
+            return f"{where}: {found}"
     return None

@@ -97,10 +97,6 @@ def header(stem: str, lessons: list[Lesson] | None = None) -> str:
 
     The first cell of a notebook and its last Markdown cell carry this line; a test compares them.
 
-    Args:
-        stem: the lesson's file stem.
-        lessons: the series; that of `catalogue()` if not given.
-
     Raises:
         ValueError: there is no such lesson.
 
@@ -125,7 +121,7 @@ def table(lessons: list[Lesson] | None = None, folder: str = "notebooks") -> str
 
     Args:
         lessons: the series; that of `catalogue()` if not given.
-        folder: where the notebooks lie, seen from the file that holds the table.
+        folder: where the notebooks are, relative to the file that holds the table.
 
     Example:
         >>> print(table([Lesson("00_start", "Start", "Begin.", ("do a", "do b"), (), {"smoke": 0.5, "laptop": 3})]))

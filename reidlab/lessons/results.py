@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from reidlab.progress import say
 from reidlab.results import MUST_AGREE, circumstances, plain
 
 FOLDER_VARIABLE = "REIDLAB_RESULTS_DIR"
-NEEDED_WITH_SCORES = (*MUST_AGREE, "seeds")
 
 
 def write(lesson: str, **values: Any) -> None:
@@ -38,11 +36,19 @@ def write(lesson: str, **values: Any) -> None:
     Taught in: notebooks/00_start_here.ipynb
     """
     content = {key: plain(key, value) for key, value in values.items()}
-    _check_scores(content)
+    names = (key for key in content if key.startswith("mean_ap") or (key[:4] == "rank" and key[4:].isdigit()))
+    scores = [key for key in names if isinstance(content[key], (int, float))]
+    for key in scores:
+        if not 0 <= content[key] <= 1:
+            raise ValueError(f"{key} is {content[key]}, expected a share in [0, 1], not percent")
+    missing = [key for key in (*MUST_AGREE, "seeds") if key not in content]
+    if scores and missing:
+        raise ValueError(f"got {', '.join(scores)} without {', '.join(missing)}; give these too")
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder:
         write_json(Path(folder) / f"{lesson}.json", {"lesson": lesson, **content, **circumstances()})
-    shown = (f"{key} {_short(value)}" for key, value in content.items() if not isinstance(value, (dict, list)))
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in content.items()}
+    shown = (f"{key} {text}" for key, text in texts.items() if not isinstance(text, (dict, list)))
     say(f"{lesson}: {', '.join(shown)}")
 
 
@@ -67,18 +73,3 @@ def recorded(name: str) -> dict[str, Any]:
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.json"))) or "nothing"
         raise FileNotFoundError(f"{path}: no such record; results/ holds {there}")
     return read_json(path)
-
-
-def _check_scores(content: Mapping[str, Any]) -> None:
-    names = (key for key in content if key.startswith("mean_ap") or (key[:4] == "rank" and key[4:].isdigit()))
-    scores = [key for key in names if isinstance(content[key], (int, float))]
-    for key in scores:
-        if not 0 <= content[key] <= 1:
-            raise ValueError(f"{key} is {content[key]}, expected a share in [0, 1], not percent")
-    missing = [key for key in NEEDED_WITH_SCORES if key not in content]
-    if scores and missing:
-        raise ValueError(f"got {', '.join(scores)} without {', '.join(missing)}; give these too")
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -21,10 +21,9 @@ from typing import Any
 from reidlab.errors import DataError
 from reidlab.files import alone, atomic_path, check_writable
 from reidlab.lessons.contents import PROFILES, catalogue, notebooks_folder
-from reidlab.lessons.pages import lesson_page
+from reidlab.lessons.pages import LessonResult, lesson_page, print_result, print_summary, shown, write_summary
 from reidlab.lessons.parameters import parse_parameters, read_parameters
 from reidlab.lessons.results import FOLDER_VARIABLE
-from reidlab.lessons.summary import LessonResult, print_result, print_summary, shown, write_summary
 from reidlab.progress import say
 from reidlab.results import COMMAND_VARIABLE, installed
 from reidlab.signals import termination_as_interrupt
@@ -102,12 +101,10 @@ def run_lessons(
             return LessonResult(path.stem, "refused", 0.0, {**defaults, **given}, str(error))
 
     say(f"{len(paths)} lesson{'s' if len(paths) != 1 else ''}, {jobs} at a time, into {shown(out)}")
-    longest_first = sorted(paths, key=lambda path: -minutes(path))  # all cores have work until the end
-    results = _run_all(longest_first, run, jobs)
-    ordered = [results[path] for path in paths]
-    write_summary(out, ordered, lessons, html)
-    print_summary(out, ordered, html)
-    return ordered
+    results = _run_all(paths, run, jobs, minutes)
+    write_summary(out, results, lessons, html)
+    print_summary(out, results, html)
+    return results
 
 
 def refresh(notebooks: Sequence[str | os.PathLike[str]] | None = None) -> list[LessonResult]:
@@ -126,8 +123,7 @@ def refresh(notebooks: Sequence[str | os.PathLike[str]] | None = None) -> list[L
     """
     _check_installed()
     paths = find_notebooks(notebooks)
-    results = _run_all(paths, _refresh, at_a_time=1)
-    return [results[path] for path in paths]
+    return _run_all(paths, _refresh, at_a_time=1)
 
 
 def find_notebooks(notebooks: Sequence[str | os.PathLike[str]] | None = None) -> list[Path]:
@@ -195,13 +191,19 @@ class _Kernels:
 
 
 def _run_all(
-    paths: Sequence[Path], work: Callable[[Path, _Kernels], LessonResult], at_a_time: int
-) -> dict[Path, LessonResult]:
-    """Call `work` on each notebook in threads, print results as they come, and leave no kernel behind."""
+    paths: Sequence[Path],
+    work: Callable[[Path, _Kernels], LessonResult],
+    at_a_time: int,
+    minutes: Callable[[Path], float] = lambda path: 0.0,
+) -> list[LessonResult]:
+    """Call `work` on each notebook in threads, the longest first so that all cores have work until the end.
+
+    Results are printed as they come and returned in the order of `paths`; no kernel stays behind.
+    """
     kernels, pool, results = _Kernels(), ThreadPoolExecutor(at_a_time), {}
     try:
         with termination_as_interrupt():
-            waiting = {pool.submit(work, path, kernels): path for path in paths}
+            waiting = {pool.submit(work, path, kernels): path for path in sorted(paths, key=lambda p: -minutes(p))}
             while waiting:
                 done, _ = wait(waiting, 0.2, FIRST_COMPLETED)  # short, since Windows reads Ctrl-C only in between
                 for future in done:
@@ -211,7 +213,7 @@ def _run_all(
     finally:
         kernels.kill()
         pool.shutdown(cancel_futures=True)
-    return results
+    return [results[path] for path in paths]
 
 
 def _run_into(

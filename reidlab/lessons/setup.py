@@ -1,4 +1,7 @@
-"""The second cell of every lesson: from the parameters to a data set and a device."""
+"""The second cell of every lesson: from the parameters to a data set and a device.
+
+Taught in: notebooks/00_start_here.ipynb
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,14 @@ DATASETS = ("walkers", "cuhk03")
 
 
 def world_size(profile: str) -> str:
-    """Return the size of the embedded world that a profile works on: "tiny" for tests, "small" otherwise.
-
-    Args:
-        profile: "smoke", "laptop" or "gpu".
+    """Return the size of the embedded world that a profile works on: "tiny" for "smoke", "small" otherwise.
 
     Raises:
-        ValueError: `profile` is none of these.
+        ValueError: `profile` is none of "smoke", "laptop" and "gpu".
 
     Example:
         >>> world_size("smoke"), world_size("laptop")
         ('tiny', 'small')
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     if profile not in PROFILES:
         raise ValueError(f"PROFILE is {profile!r}, expected one of {', '.join(map(repr, PROFILES))}")
@@ -41,18 +39,11 @@ def from_notebooks(folder: str | os.PathLike[str]) -> Path:
     """Resolve a folder as the lessons mean it: a relative one starts at `notebooks/`, wherever the kernel runs.
 
     Plain papermill runs a notebook in the folder of its caller; `../data` must not become another place by that.
-
-    Args:
-        folder: absolute, or relative to the clone's `notebooks/`.
-
-    Returns:
-        The same folder as seen from the current one, where that is possible.
+    The result is relative to the current folder where that is possible.
 
     Example:
         >>> from_notebooks("../data").resolve().name
         'data'
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     folder = Path(folder).expanduser()
     if folder.is_absolute():
@@ -67,30 +58,6 @@ def from_notebooks(folder: str | os.PathLike[str]) -> Path:
         return folder
 
 
-def walkers(data_dir: str | os.PathLike[str], profile: str) -> Path:
-    """Return the folder of the embedded world for a profile; write the world there if it is absent.
-
-    Args:
-        data_dir: the folder for data, relative to `notebooks/` unless absolute; the world goes into its
-            sub-folder `walkers-small` or `walkers-tiny`.
-        profile: "smoke", "laptop" or "gpu".
-
-    Returns:
-        The world's folder, laid out as CUHK03.
-
-    Raises:
-        ValueError: unknown profile.
-
-    Taught in: notebooks/00_start_here.ipynb
-    """
-    from reidlab.walkers import World
-
-    size = world_size(profile)
-    folder = from_notebooks(data_dir) / f"walkers-{size}"
-    World.preset(size).write(folder)  # returns at once where the same world is there already
-    return folder
-
-
 def data_folder(dataset: str, data_dir: str | os.PathLike[str], profile: str) -> Path:
     """Return the folder that holds the files of a data set; the embedded world is written there if it is absent.
 
@@ -99,22 +66,21 @@ def data_folder(dataset: str, data_dir: str | os.PathLike[str], profile: str) ->
 
     Raises:
         ValueError: unknown data set or profile.
-
-    Taught in: notebooks/01_cuhk03_preparation.ipynb
     """
     if dataset not in DATASETS:
         raise ValueError(f"DATASET is {dataset!r}, expected one of {', '.join(map(repr, DATASETS))}")
-    world_size(profile)
-    return walkers(data_dir, profile) if dataset == "walkers" else from_notebooks(data_dir)
+    size, folder = world_size(profile), from_notebooks(data_dir)
+    if dataset == "cuhk03":
+        return folder
+    from reidlab.walkers import World
+
+    folder = folder / f"walkers-{size}"
+    World.preset(size).write(folder)  # returns at once where the same world is there already
+    return folder
 
 
 def open_dataset(
-    dataset: str,
-    data_dir: str | os.PathLike[str],
-    box: str,
-    profile: str,
-    protocol: str = "new",
-    split: int = 0,
+    dataset: str, data_dir: str | os.PathLike[str], box: str, profile: str, protocol: str = "new", split: int = 0
 ) -> Any:
     """Open the data set that a lesson's parameters name.
 
@@ -138,8 +104,6 @@ def open_dataset(
         >>> open_dataset("mars", "../data", box="labeled", profile="smoke")
         Traceback (most recent call last):
         ValueError: DATASET is 'mars', expected one of 'walkers', 'cuhk03'
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     from reidlab.data import CUHK03
 
@@ -160,8 +124,6 @@ def device(name: str = "auto") -> torch.device:
     Example:
         >>> device("cpu")
         device(type='cpu')
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     import torch
 
@@ -184,8 +146,6 @@ def say_duration(config: TrainConfig, data: Splits, device: str = "cpu", workers
 
     Returns:
         The settings with the precision that precision="auto" stands for here.
-
-    Taught in: notebooks/00_start_here.ipynb
     """
     import torch
 

@@ -1,4 +1,7 @@
-"""Figures of attention: relations, gates beside the true outline, costs."""
+"""Figures of attention: relations, gates beside the true outline, costs.
+
+Taught in: notebooks/04_rga_attention.ipynb
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from reidlab.plots.drawing import picture, styled
+from reidlab.plots.drawing import MARKERS, blank, name_row, numbers, panels, picture, styled
 
 MEGABYTE = 2**20
 QUANTITIES = {"seconds": ("seconds a step", 1.0), "saved_bytes": ("saved for the backward pass (MiB)", 1 / MEGABYTE)}
@@ -26,17 +28,12 @@ def relation_stacks(relations: np.ndarray, height: int, width: int) -> tuple[Fig
         relations: (N, N), row i and column j: θ_i · φ_j; N = height · width, at most 12.
         height, width: of the map.
 
-    Returns:
-        The figure and its description: the row and the column of the first place.
-
     Raises:
         ValueError: a matrix of another shape, or one too large to be read.
 
     Example:
         >>> relation_stacks([[1, 2], [3, 4]], 1, 2)[1]
         'Figure: 2×2 relations, the row and the column of each of 2 places; place 0: row 1, 2, column 1, 3.'
-
-    Taught in: notebooks/04_rga_attention.ipynb
     """
     relations = np.asarray(relations, float)
     places = height * width
@@ -44,30 +41,19 @@ def relation_stacks(relations: np.ndarray, height: int, width: int) -> tuple[Fig
         raise ValueError(f"relations: got shape {relations.shape}, expected ({places}, {places}) and at most 12 places")
     figure = plt.figure(figsize=(3.3 + 1.25 * places, 3.2))
     grid = figure.add_gridspec(2, places + 1, width_ratios=[2.6, *[1] * places])
-    limits = {"vmin": float(relations.min()), "vmax": float(relations.max()) or 1.0}
+    limits = float(relations.min()), float(relations.max()) or 1.0
     axes = figure.add_subplot(grid[:, 0])
-    _numbers(axes, relations, limits)
+    numbers(axes, relations, "g", *limits)
     axes.set(xlabel="j", ylabel="i", title="θ_i · φ_j", xticks=range(places), yticks=range(places))
-    axes.grid(False)
     for place in range(places):
         for line, (name, values) in enumerate((("row", relations[place]), ("column", relations[:, place]))):
             axes = figure.add_subplot(grid[line, place + 1])
-            _numbers(axes, values.reshape(height, width), limits)
-            axes.set(xticks=[], yticks=[])
-            axes.grid(False)
+            numbers(axes, values.reshape(height, width), "g", *limits)
+            blank(axes)
             axes.set_title(f"{name} {place}", fontsize=10)
     first = (", ".join(f"{value:g}" for value in values) for values in (relations[0], relations[:, 0]))
     shows = f"{places}×{places} relations, the row and the column of each of {places} places"
     return figure, f"Figure: {shows}; place 0: row {next(first)}, column {next(first)}."
-
-
-def _numbers(axes: Axes, values: np.ndarray, limits: Mapping[str, float]) -> None:
-    """Draw a small matrix with its numbers in it."""
-    axes.imshow(values, aspect="equal", **limits)
-    middle = (limits["vmin"] + limits["vmax"]) / 2
-    for (row, column), value in np.ndenumerate(values):
-        colour = "black" if value > middle else "white"
-        axes.text(column, row, f"{value:g}", ha="center", va="center", color=colour, fontsize=9)
 
 
 @styled
@@ -77,28 +63,22 @@ def attention_costs(costs: Mapping[str, Mapping[str, float]]) -> tuple[Figure, s
     Args:
         costs: for each module, numbers above 0 by the name of the quantity; the same quantities everywhere.
 
-    Returns:
-        The figure and its description: the cheapest and the most expensive module by each quantity.
-
     Raises:
         ValueError: no modules, other quantities for one of them, or a number that is not above 0.
 
     Example:
         >>> attention_costs({"a": {"parameters": 8}, "b": {"parameters": 900}})[1]
         'Figure: costs on logarithmic axes. parameters: from 8 (a) to 900 (b).'
-
-    Taught in: notebooks/04_rga_attention.ipynb
     """
     kinds = [tuple(values) for values in costs.values()]
     if not kinds or len(set(kinds)) > 1 or not kinds[0]:
         raise ValueError(f"got quantities {kinds}; expected the same ones, at least one, for every module")
     if min(min(values.values()) for values in costs.values()) <= 0:
         raise ValueError(f"got {dict(costs)}; a logarithmic axis takes numbers above 0 only")
-    height = 0.42 * len(costs) + 1.0
-    figure, panels = plt.subplots(1, len(kinds[0]), figsize=(3.4 * len(kinds[0]) + 1.2, height), squeeze=False)
+    figure, grid = panels(len(kinds[0]), len(kinds[0]), 3.4, 0.42 * len(costs) + 1.0, extra=1.2)
     names = list(costs)
     texts = []
-    for axes, quantity in zip(panels.flat, kinds[0], strict=True):
+    for axes, quantity in zip(grid, kinds[0], strict=True):
         values = [costs[name][quantity] for name in names]
         axes.barh(range(len(names)), values, color="#0072B2")
         axes.set(xscale="log", yticks=[], ylim=(len(names) - 0.4, -0.6), xlim=(min(values) / 3, max(values) * 8))
@@ -107,7 +87,7 @@ def attention_costs(costs: Mapping[str, Mapping[str, float]]) -> tuple[Figure, s
             axes.text(value * 1.15, line, f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", va="center", fontsize=9)
         low, high = int(np.argmin(values)), int(np.argmax(values))
         texts.append(f"{quantity}: from {values[low]:,.3g} ({names[low]}) to {values[high]:,.6g} ({names[high]})")
-    panels.flat[0].set(yticks=range(len(names)), yticklabels=names)
+    grid[0].set(yticks=range(len(names)), yticklabels=names)
     return figure, f"Figure: costs on logarithmic axes. {'; '.join(texts)}."
 
 
@@ -118,9 +98,6 @@ def method_sizes(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
     Args:
         rows: each with "method", "map_height", "map_width", "seconds" and "saved_bytes".
 
-    Returns:
-        The figure and its description: the last values of each method, and how far apart the methods are there.
-
     Raises:
         ValueError: no rows.
 
@@ -130,30 +107,28 @@ def method_sizes(rows: Sequence[Mapping[str, Any]]) -> tuple[Figure, str]:
         >>> factored = {"method": "factored", "seconds": 0.1, "saved_bytes": 2**20, **at}
         >>> method_sizes([explicit, factored])[1]
         'Figure: cost over the places of a map. At 32 places: explicit 0.5 s, 2 MiB; factored 0.1 s, 1 MiB.'
-
-    Taught in: notebooks/04_rga_attention.ipynb
     """
     if not rows:
         raise ValueError("rows is empty: there is nothing to draw")
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.3))
+    figure, grid = panels(2, 2, 4.3, 3.3)
     sizes = sorted({row["map_height"] * row["map_width"] for row in rows})
     largest = sizes[-1]
     texts = []
-    for marker, method in zip(cycle("os^D"), methods, strict=False):
+    for marker, method in zip(cycle(MARKERS), methods, strict=False):
         own = sorted(
             (r["map_height"] * r["map_width"], r["seconds"], r["saved_bytes"]) for r in rows if r["method"] == method
         )
         places, *columns = zip(*own, strict=True)
-        for axes, values, (_, scale) in zip(panels, columns, QUANTITIES.values(), strict=True):
+        for axes, values, (_, scale) in zip(grid, columns, QUANTITIES.values(), strict=True):
             axes.plot(places, [value * scale for value in values], marker=marker, label=method)
         if places[-1] == largest:
             texts.append(f"{method} {own[-1][1]:.3g} s, {own[-1][2] / MEGABYTE:.3g} MiB")
-    for axes, (title, _) in zip(panels, QUANTITIES.values(), strict=True):
+    for axes, (title, _) in zip(grid, QUANTITIES.values(), strict=True):
         axes.set(xscale="log", yscale="log", xlabel="places of the map", title=title)
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.xaxis.set_minor_locator(NullLocator())
-    panels[0].legend()
+    grid[0].legend()
     return figure, f"Figure: cost over the places of a map. At {largest:,} places: {'; '.join(texts)}."
 
 
@@ -163,16 +138,13 @@ def attention_pictures(
 ) -> tuple[Figure, str]:
     """Draw pictures, their true outlines and the gates of one or more maps, a column for each picture.
 
-    Each row has its own scale of colours, from its smallest gate to its largest, which the description tells: gates
-    that hardly differ look as strong as any.
+    Each row has its own scale of colours, from its smallest gate to its largest: gates that hardly differ look as
+    strong as any, so the description states the range.
 
     Args:
         images: (H, W, 3) uint8 each.
         masks: (H, W) each, True on the person.
         gates: by name, (B, h, w), one map for each picture.
-
-    Returns:
-        The figure and its description, with the range of the gates of each row.
 
     Raises:
         ValueError: no pictures, or another number of masks or maps.
@@ -181,27 +153,67 @@ def attention_pictures(
         >>> black, mask = np.zeros((8, 4, 3), np.uint8), np.ones((8, 4), bool)
         >>> attention_pictures([black] * 2, [mask] * 2, {"stage 1": np.array([[[0.2]], [[0.4]]])})[1]
         'Figure: 2 pictures, the true outline of the person, and gates (dark: low). stage 1: 0.20 to 0.40.'
-
-    Taught in: notebooks/04_rga_attention.ipynb
     """
     numbers = {"masks": len(masks), **{name: len(maps) for name, maps in gates.items()}}
     if not len(images) or set(numbers.values()) != {len(images)}:
         raise ValueError(f"got {len(images)} pictures and {numbers}; expected one of each for every picture")
-    rows = len(gates) + 2
-    figure, grid = plt.subplots(rows, len(images), figsize=(1.0 * len(images) + 1.4, 1.75 * rows), squeeze=False)
-    for column, (image, mask) in enumerate(zip(images, masks, strict=True)):
-        picture(grid[0, column], image, aspect="auto")
-        grid[1, column].imshow(mask, cmap="gray", aspect="auto", vmin=0, vmax=1)
-        for line, maps in enumerate(gates.values(), start=2):
-            grid[line, column].imshow(maps[column], aspect="auto", vmin=np.min(maps), vmax=np.max(maps))
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-    for axes, name in zip(grid[:, 0], ["picture", "person", *gates], strict=True):
-        axes.set_ylabel(name.replace(", ", ",\n"), rotation=0, ha="right", va="center", fontsize=10)
-    ranges = "; ".join(f"{name}: {np.min(maps):.2f} to {np.max(maps):.2f}" for name, maps in gates.items())
+    size = (1.0 * len(images) + 1.4, 1.75 * (len(gates) + 2))
+    figure, grid, ranges = _gate_grid(images, ["picture", "person"], gates, size)
+    for axes, mask in zip(grid[1], masks, strict=True):
+        axes.imshow(mask, cmap="gray", aspect="auto", vmin=0, vmax=1)
     shows = f"{len(images)} pictures, the true outline of the person, and gates (dark: low)"
     return figure, f"Figure: {shows}. {ranges}."
+
+
+@styled
+def gate_maps(
+    images: Sequence[np.ndarray], gates: Mapping[str, np.ndarray], titles: Sequence[str] | None = None
+) -> tuple[Figure, str]:
+    """Draw pictures and, below each, its gates: what attention lets through, for pictures without a true outline.
+
+    Each row has its own scale of colours, as in `attention_pictures`.
+
+    Args:
+        images: (H, W, 3) uint8 each.
+        gates: by name, (B, h, w), one map for each picture.
+        titles: a short text for each picture, or None.
+
+    Raises:
+        ValueError: no pictures or gates, or another number of maps or titles.
+
+    Example:
+        >>> black = np.zeros((8, 4, 3), np.uint8)
+        >>> gate_maps([black] * 2, {"stage 1": np.array([[[0.2]], [[0.4]]])})[1]
+        'Figure: 2 pictures and the gates of their places (dark: low). stage 1: 0.20 to 0.40.'
+    """
+    titles = [""] * len(images) if titles is None else list(titles)
+    numbers = {"titles": len(titles), **{name: len(maps) for name, maps in gates.items()}}
+    if not len(images) or not gates or set(numbers.values()) != {len(images)}:
+        raise ValueError(f"got {len(images)} pictures and {numbers}; expected gates, and one of each for every picture")
+    size = (0.85 * len(images) + 1.0, 1.5 * (len(gates) + 1))
+    figure, grid, ranges = _gate_grid(images, ["picture"], gates, size)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=9, loc="center")
+    for axes in grid.flat:
+        axes.spines[:].set_visible(False)
+    return figure, f"Figure: {len(images)} pictures and the gates of their places (dark: low). {ranges}."
+
+
+def _gate_grid(
+    images: Sequence[np.ndarray], above: Sequence[str], gates: Mapping[str, np.ndarray], size: tuple[float, float]
+) -> tuple[Figure, np.ndarray, str]:
+    """Draw images in the first of the rows `above`, gates in the rows below; return axes and ranges too."""
+    figure, grid = plt.subplots(len(above) + len(gates), len(images), figsize=size, squeeze=False)
+    for axes, image in zip(grid[0], images, strict=True):
+        picture(axes, image, aspect="auto")
+    for line, maps in zip(grid[len(above) :], gates.values(), strict=True):
+        for axes, one in zip(line, maps, strict=True):
+            axes.imshow(one, aspect="auto", vmin=np.min(maps), vmax=np.max(maps))
+    for axes in grid.flat:
+        blank(axes)
+    for axes, name in zip(grid[:, 0], [*above, *gates], strict=True):
+        name_row(axes, name.replace(", ", ",\n"))
+    return figure, grid, "; ".join(f"{name}: {np.min(maps):.2f} to {np.max(maps):.2f}" for name, maps in gates.items())
 
 
 @styled
@@ -212,17 +224,12 @@ def attention_shares(shares: Mapping[str, Mapping[str, float]], label: str) -> t
         shares: for each row of the figure, numbers above 0 by the name of the series.
         label: what the numbers are.
 
-    Returns:
-        The figure and its description, with all numbers.
-
     Raises:
         ValueError: no rows.
 
     Example:
         >>> attention_shares({"head": {"before": 1.0, "after": 1.25}}, "ratio")[1]
         'Figure: ratio. head: before 1.00, after 1.25.'
-
-    Taught in: notebooks/04_rga_attention.ipynb
     """
     if not shares:
         raise ValueError("shares is empty: there is nothing to draw")
@@ -230,7 +237,7 @@ def attention_shares(shares: Mapping[str, Mapping[str, float]], label: str) -> t
     figure, axes = plt.subplots(figsize=(6.8, 0.4 * len(shares) + 1.2))
     axes.axvline(1, color="black", linewidth=1, linestyle=":")
     colours = plt.rcParams["axes.prop_cycle"].by_key()["color"]
-    for marker, colour, name in zip(cycle("os^Dvx"), cycle(colours), series, strict=False):
+    for marker, colour, name in zip(cycle(MARKERS), cycle(colours), series, strict=False):
         own = [(values[name], line) for line, values in enumerate(shares.values()) if name in values]
         axes.plot(*zip(*own, strict=True), marker, markersize=8, color=colour, alpha=0.85, label=name)
     axes.set(yticks=range(len(shares)), yticklabels=list(shares), xlabel=label, ylim=(len(shares) - 0.5, -0.5))

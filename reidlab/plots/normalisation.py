@@ -1,14 +1,17 @@
-"""Figures of features and distances: who is nearest while something is varied, and the scale of distances."""
+"""Figures of features and distances: who is nearest while something is varied, and the scale of distances.
+
+Taught in: notebooks/02_feature_normalisation.ipynb
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reidlab.plots import drawing
 from reidlab.plots.drawing import styled
 
 MEASURES = {  # colour, line style, bend of the arrow: distinct without colour, and never on top of each other
@@ -35,9 +38,6 @@ def nearest_neighbours(
         measures: "cosine", "euclidean" and "dot" (the largest dot product).
         columns: panels in a row.
 
-    Returns:
-        The figure and its description: the choice of each measure, panel by panel.
-
     Raises:
         ValueError: no panel, an unknown measure, points that are not (N, 2) with N names, or one at the origin.
 
@@ -45,30 +45,22 @@ def nearest_neighbours(
         >>> panels = {"short": ([2, 1], [[1, 0.5], [2, 0]]), "long": ([2, 1], [[2, 1], [2, 0]])}
         >>> nearest_neighbours(panels, "ab")[1]
         'Figure: the nearest point in 2 panels (short, long). cosine: a, a; euclidean: b, a. It changes at long.'
-
-    Taught in: notebooks/02_feature_normalisation.ipynb
     """
     choices = _choices(panels, names, measures)
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    size = (3.1 * columns, 2.8 * rows)
-    figure, grid = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_visible(False)
+    figure, grid = drawing.panels(len(panels), columns, 3.1, 2.8, sharex=True, sharey=True)
     before, changed = None, []
-    for axes, (title, (query, points)), chosen in zip(grid.flat, panels.items(), choices, strict=False):
+    for axes, (title, (query, points)), chosen in zip(grid, panels.items(), choices, strict=True):
         _scene(axes, np.asarray(query, float), np.asarray(points, float), names, chosen)
         turn = before is not None and chosen != before
         axes.set_title(f"▶ {title}" if turn else title, fontweight="bold" if turn else "normal")
         if turn:
             changed.append(title)
-            for spine in axes.spines.values():
-                spine.set(visible=True, linewidth=2.5)
+            axes.spines[:].set(visible=True, linewidth=2.5)
         before = chosen
     for measure in measures:
         colour, line, _ = MEASURES[measure]
-        grid.flat[0].plot([], [], color=colour, linestyle=line, label=measure)
-    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
+        grid[0].plot([], [], color=colour, linestyle=line, label=measure)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(measures))
     told = "; ".join(f"{m}: {', '.join(names[chosen[m]] for chosen in choices)}" for m in measures)
     turns = f"It changes at {', '.join(changed)}." if changed else "It never changes."
     return figure, f"Figure: the nearest point in {len(panels)} panels ({', '.join(panels)}). {told}. {turns}"
@@ -82,10 +74,6 @@ def distance_scales(features: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabe
         features: by name, the distances of pairs of the same person and of pairs of different people.
         xlabel: of the distance.
 
-    Returns:
-        The figure and its description: where the middle of each group lies, and in what share of all comparisons a
-        pair of one person is nearer than a pair of two people, which does not depend on the scale.
-
     Raises:
         ValueError: no panel, or one without distances of both kinds.
 
@@ -93,27 +81,23 @@ def distance_scales(features: Mapping[str, tuple[np.ndarray, np.ndarray]], xlabe
         >>> text = distance_scales({"ours": ([0.1, 0.3], [0.2, 0.4])}, "distance")[1]
         >>> text[text.index("ours") :]
         'ours: middle 0.2 and 0.3, the same person nearer in 75.00 % of comparisons.'
-
-    Taught in: notebooks/02_feature_normalisation.ipynb
     """
     if not features or any(not len(group) for groups in features.values() for group in groups):
         raise ValueError("expected at least one panel, each with distances of the same person and of different people")
-    figure, panels = plt.subplots(1, len(features), figsize=(3.5 * len(features), 2.9), squeeze=False)
+    figure, grid = drawing.panels(len(features), len(features), 3.5, 2.9)
     told = []
-    for axes, (name, groups) in zip(panels.flat, features.items(), strict=True):
+    for axes, (name, groups) in zip(grid, features.items(), strict=True):
         same, other = (np.asarray(group, float) for group in groups)
         edges = np.linspace(min(same.min(), other.min(), 0), max(same.max(), other.max()), 61)
-        for group, label, style in (
-            (same, "same person", {"color": "#009E73", "fill": True, "alpha": 0.45}),
-            (other, "two people", {"color": "#D55E00", "linestyle": "--", "linewidth": 2}),
-        ):
+        for group, (label, style) in zip((same, other), drawing.PAIRS.items(), strict=True):
             axes.stairs(np.histogram(group, edges)[0] / len(group), edges, label=label, **style)
         axes.set(title=name, xlabel=xlabel)
-        share = 100 * _share_in_order(same, other)
+        below, up_to = (np.searchsorted(np.sort(other), same, side) for side in ("left", "right"))
+        share = 100 * float(1 - (below + up_to).mean() / (2 * len(other)))  # a tie counts one half
         middle = f"{np.median(same):.2g} and {np.median(other):.2g}"
         told.append(f"{name}: middle {middle}, the same person nearer in {share:.2f} % of comparisons")
-    panels.flat[0].set_ylabel("share of pairs")
-    panels.flat[0].legend(loc="upper right", fontsize=9)
+    grid[0].set_ylabel("share of pairs")
+    grid[0].legend(loc="upper right", fontsize=9)
     return figure, (
         f"Figure: share of pairs over {xlabel}, filled for one person, dashed for two; every panel has a scale of its "
         f"own. {'; '.join(told)}."
@@ -156,10 +140,3 @@ def _scene(axes: Axes, query: np.ndarray, points: np.ndarray, names: Sequence[st
     axes.set_xlabel(", ".join(f"{measure} {names[index]}" for measure, index in chosen.items()), fontsize=9)
     axes.margins(0.15)
     axes.set_aspect("equal")
-
-
-def _share_in_order(same: np.ndarray, other: np.ndarray) -> float:
-    """Share of (same, other) pairs of distances in which the first is the smaller one; a tie counts one half."""
-    ranked = np.sort(other)
-    below, up_to = (np.searchsorted(ranked, same, side) for side in ("left", "right"))
-    return float(1 - (below + up_to).mean() / (2 * len(ranked)))

@@ -1,4 +1,7 @@
-"""Figures of stripes, of what they are compared with, and of the losses of networks of parts."""
+"""Figures of stripes, of what they are compared with, and of the losses of networks of parts.
+
+Taught in: notebooks/05_relation_network.ipynb
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reidlab.plots.drawing import picture, styled
+from reidlab.plots.drawing import numbers, picture, styled
 
 HATCHES = ("", "//", "..", "xx")
 """Of bars beside each other, so that they are distinct without colour."""
@@ -36,17 +39,12 @@ def stripe_cuts(image: np.ndarray, rows: Sequence[int], parts: Sequence[int]) ->
         rows: numbers of rows of maps, a row of pictures each.
         parts: numbers of stripes, a column of pictures each.
 
-    Returns:
-        The figure and its description: the height of the stripes, or that they do not fit.
-
     Raises:
         ValueError: no rows or no parts, or a number below 1.
 
     Example:
         >>> stripe_cuts(np.zeros((64, 32, 3), np.uint8), [12, 16], [6, 4])[1]
         'Figure: stripes of a map. 12 rows: 6 of 2, 4 of 3; 16 rows: 6 do not fit, 4 of 4.'
-
-    Taught in: notebooks/05_relation_network.ipynb
     """
     if not len(rows) or not len(parts) or min(*rows, *parts) < 1:
         raise ValueError(f"got rows={list(rows)}, parts={list(parts)}; expected some of each, all at least 1")
@@ -76,17 +74,12 @@ def contrast_readings(parts: np.ndarray) -> tuple[Figure, str]:
     Args:
         parts: (n, C) values of n ≥ 2 parts in C channels.
 
-    Returns:
-        The figure and its description: mean, largest value and both contrasts of each channel.
-
     Raises:
         ValueError: another number of axes, or fewer than two parts.
 
     Example:
         >>> contrast_readings([[4.0], [1.0], [1.0]])[1]
         'Figure: channel 1: parts 4, 1, 1; mean 2, largest 4, released contrast 1, paper contrast -2.'
-
-    Taught in: notebooks/05_relation_network.ipynb
     """
     parts = np.asarray(parts, float)
     if parts.ndim != 2 or len(parts) < 2:
@@ -124,17 +117,12 @@ def stripe_bars(
         values: a number ≥ 0 for each stripe from top to bottom, by what was compared.
         label: what the numbers are.
 
-    Returns:
-        The figure and its description.
-
     Raises:
         ValueError: no images or no numbers, another number of titles, or rows of different lengths.
 
     Example:
         >>> stripe_bars([np.zeros((64, 32, 3), np.uint8)], ["a"], {"alone": [0.1, 0.25]}, "distance")[1]
         'Figure: distance of the stripes from top to bottom. alone: 0.10, 0.25.'
-
-    Taught in: notebooks/05_relation_network.ipynb
     """
     lengths = {len(row) for row in values.values()}
     if not len(images) or len(titles) != len(images) or len(lengths) != 1 or 0 in lengths:
@@ -170,17 +158,12 @@ def loss_terms(terms: Mapping[str, float], levels: Mapping[str, float]) -> tuple
         terms: values by name, "kind/feature" as in `RelationNet.loss`.
         levels: by kind, the value of a term that has learned nothing, > 0.
 
-    Returns:
-        The figure and its description: each kind's mean share, and the largest share of all.
-
     Raises:
         ValueError: no terms, a name without "/", or a kind without a level.
 
     Example:
         >>> loss_terms({"local/part2.1": 3.0, "local/part2.2": 1.0}, {"local": 4.0})[1]
         'Figure: 2 terms as shares of their start. Means: local 0.50. Largest: local/part2.1 with 0.75.'
-
-    Taught in: notebooks/05_relation_network.ipynb
     """
     kinds = list(dict.fromkeys(name.partition("/")[0] for name in terms))
     features = list(dict.fromkeys(name.partition("/")[2] for name in terms))
@@ -190,15 +173,9 @@ def loss_terms(terms: Mapping[str, float], levels: Mapping[str, float]) -> tuple
     shares = {name: value / levels[name.partition("/")[0]] for name, value in terms.items()}
     table = np.array([[shares.get(f"{kind}/{feature}", np.nan) for feature in features] for kind in kinds])
     figure, axes = plt.subplots(figsize=(0.62 * len(features) + 2.0, 0.5 * len(kinds) + 1.5))
-    middle = (np.nanmin(table) + np.nanmax(table)) / 2
-    axes.imshow(table, aspect="auto")
-    for (row, column), share in np.ndenumerate(table):
-        if np.isfinite(share):
-            colour = "black" if share > middle else "white"
-            axes.text(column, row, f"{share:.2f}", ha="center", va="center", fontsize=9, color=colour)
+    numbers(axes, table, ".2f", np.nanmin(table), np.nanmax(table), aspect="auto")
     axes.set(yticks=range(len(kinds)), yticklabels=kinds, xticks=range(len(features)))
     axes.set_xticklabels(features, rotation=45, ha="right", rotation_mode="anchor")
-    axes.grid(False)
     means = ", ".join(f"{kind} {np.nanmean(row):.2f}" for kind, row in zip(kinds, table, strict=True))
     worst = max(shares, key=shares.__getitem__)
     largest = f"Largest: {worst} with {shares[worst]:.2f}."

@@ -1,4 +1,7 @@
-"""Figures of scores: ranked strips, precision and recall, rules, intervals, sweeps, thresholds."""
+"""Figures of scores: matching curves, ranked strips, precision and recall, rules, intervals, sweeps, thresholds.
+
+Taught in: notebooks/07_evaluation.ipynb
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,42 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from reidlab.plots.drawing import FRAMES, styled
+from reidlab.evaluation import Evaluation
+from reidlab.plots import drawing
+from reidlab.plots.drawing import FRAMES, MARKERS, PAIRS, panels, styled
 
 STAYS = {"right": "#C9EBDD", "wrong": "#FBE3D3", "removed": "#F2F2F2"}  # faces; frames and marks repeat the kind
+
+
+@styled
+def cmc(results: Mapping[str, Evaluation], max_rank: int = 20) -> tuple[Figure, str]:
+    """Draw cumulative matching curves: the share of queries with a right match among the first k results.
+
+    Args:
+        results: evaluations by the name to print; all by the same rule.
+        max_rank: how far to draw.
+
+    Raises:
+        ValueError: nothing to draw, or evaluations by different rules, which must not be compared.
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    rules = {result.rule for result in results.values()}
+    if len(rules) != 1:
+        raise ValueError(f"got rules {sorted(rules)}; one picture compares rankings under exactly one rule")
+    figure, axes = plt.subplots(figsize=(6.4, 3.6))
+    for marker, (name, result) in zip(cycle(MARKERS), results.items(), strict=False):
+        curve = result.cmc[:max_rank]
+        axes.plot(np.arange(1, len(curve) + 1), curve, marker=marker, markersize=4, label=name)
+    axes.set(xlabel="rank k", ylabel="share of queries", ylim=(0, 1.02), title="right match among the first k")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="best")
+    text = "; ".join(
+        f"{name}: {r.rank1:.1%} at rank 1, {r.rank(min(10, len(r.cmc))):.1%} at rank 10" for name, r in results.items()
+    )
+    return figure, f"Figure: matching curves under the {rules.pop()} rule. {text}."
 
 
 @styled
@@ -22,23 +57,18 @@ def ranked_strips(lists: Mapping[str, Sequence[int]]) -> tuple[Figure, str]:
     Args:
         lists: by name, 1 for a right and 0 for a wrong result, nearest first; each has at least one right.
 
-    Returns:
-        The figure and its description, with the average precision (step) of each list.
-
     Raises:
         ValueError: no list, or one without a right result.
 
     Example:
         >>> ranked_strips({"first query": [1, 0, 1]})[1]
         'Figure: ranked lists, right results ✓ with the precision there. first query: right at 1, 3; AP 0.83.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     _check_lists(lists)
     longest = max(len(hits) for hits in lists.values())
-    figure, panels = plt.subplots(len(lists), figsize=(0.72 * longest + 0.6, 1.45 * len(lists)), squeeze=False)
+    figure, grid = plt.subplots(len(lists), figsize=(0.72 * longest + 0.6, 1.45 * len(lists)), squeeze=False)
     told = []
-    for axes, (name, hits) in zip(panels.flat, lists.items(), strict=True):
+    for axes, (name, hits) in zip(grid.flat, lists.items(), strict=True):
         precision, _ = _precision_recall(hits)
         for index, hit in enumerate(hits):
             _cell(axes, index, 0, "right" if hit else "wrong", FRAMES["right" if hit else "wrong"][2])
@@ -60,28 +90,17 @@ def precision_recall(lists: Mapping[str, Sequence[int]], columns: int = 3) -> tu
         lists: by name, 1 for a right and 0 for a wrong result, nearest first; each has at least one right.
         columns: panels in a row.
 
-    Returns:
-        The figure and its description, with both areas of each list.
-
     Raises:
         ValueError: no list, or one without a right result.
 
     Example:
         >>> precision_recall({"right at 2": [0, 1]})[1]
         'Figure: precision over recall; area as steps and as trapezoids. right at 2: 0.5 and 0.25.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     _check_lists(lists)
-    columns = min(columns, len(lists))
-    rows = -(-len(lists) // columns)
-    figure, panels = plt.subplots(
-        rows, columns, figsize=(2.9 * columns + 0.3, 2.5 * rows), squeeze=False, sharex=True, sharey=True
-    )
+    figure, grid = panels(len(lists), columns, 2.9, 2.5, extra=0.3, sharex=True, sharey=True)
     told = []
-    for axes in panels.flat[len(lists) :]:
-        axes.set_visible(False)
-    for axes, (name, hits) in zip(panels.flat, lists.items(), strict=False):
+    for axes, (name, hits) in zip(grid, lists.items(), strict=True):
         precision, recall = _precision_recall(hits)
         at = np.flatnonzero(hits)
         steps = precision[at].mean()
@@ -95,10 +114,10 @@ def precision_recall(lists: Mapping[str, Sequence[int]], columns: int = 3) -> tu
         axes.set_title(f"{name}\nsteps {steps:.4g}, trapezoids {trapezoids:.4g}", fontsize=9)
         axes.set(xlim=(-0.03, 1.03), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         told.append(f"{name}: {steps:.4g} and {trapezoids:.4g}")
-    for axes in panels[:, 0]:
+    for axes in grid[::columns]:
         axes.set_ylabel("precision")
     figure.supxlabel("recall", fontsize=11)
-    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=9)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=9)
     return figure, f"Figure: precision over recall; area as steps and as trapezoids. {'; '.join(told)}."
 
 
@@ -113,17 +132,12 @@ def rule_strips(
         right: whether the image shows the person looked for.
         stays: by rule, the share of random draws in which each image is in the list: 1 always, 0 never.
 
-    Returns:
-        The figure and its description, which says what each rule removes.
-
     Raises:
         ValueError: lists of different lengths, or shares outside [0, 1].
 
     Example:
         >>> rule_strips(["a", "b"], [True, False], {"market": [0, 1]})[1]
         'Figure: one ranked list of 2 images under 1 rule. market removes a.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     for rule, shares in stays.items():
         if not len(images) == len(right) == len(shares) or not all(0 <= share <= 1 for share in shares):
@@ -137,13 +151,10 @@ def rule_strips(
             kind = "removed" if share == 0 else "right" if hit else "wrong"
             mark = "–" if kind == "removed" else FRAMES[kind][2] + ("" if share == 1 else f" in {share:.0%}")
             _cell(axes, column, bottom, kind, f"{name}\n{mark}", height=0.84)
-        short = [name.split("\n")[0] for name in images]
-        gone = [name for name, share in zip(short, shares, strict=True) if share == 0]
-        lots = [name for name, share in zip(short, shares, strict=True) if 0 < share < 1]
-        told.append(
-            f"{rule} removes {', '.join(gone) or 'nothing'}"
-            + (f" and draws lots among {', '.join(lots)}" if lots else "")
-        )
+        short = [(name.split("\n")[0], share) for name, share in zip(images, shares, strict=True)]
+        gone = ", ".join(name for name, share in short if share == 0) or "nothing"
+        lots = ", ".join(name for name, share in short if 0 < share < 1)
+        told.append(f"{rule} removes {gone}" + (f" and draws lots among {lots}" if lots else ""))
     _bare(axes, len(images), len(stays), left=-2.2)
     rules = f"{len(stays)} rule{'s' if len(stays) > 1 else ''}"
     return figure, f"Figure: one ranked list of {len(images)} images under {rules}. {'; '.join(told)}."
@@ -157,17 +168,12 @@ def intervals(scores: Mapping[str, tuple[float, float, float]], xlabel: str) -> 
         scores: by name the score, the lower and the upper end of its interval, all in the unit of `xlabel`.
         xlabel: what is shown, with its unit.
 
-    Returns:
-        The figure and its description.
-
     Raises:
         ValueError: no score, or one outside its interval.
 
     Example:
         >>> intervals({"ours": (0.9, 0.8, 0.95)}, "rank-1")[1]
         'Figure: rank-1 with intervals. ours: 0.9 (0.8 to 0.95).'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     wrong = [name for name, (score, low, high) in scores.items() if not low <= score <= high]
     if not scores or wrong:
@@ -198,26 +204,19 @@ def score_curves(
         xlabel, ylabel: of all panels.
         marked: a value of `x` to mark by a vertical line, such as a paper's setting.
 
-    Returns:
-        The figure and its description: first, highest and last value of each curve.
-
     Raises:
         ValueError: nothing to draw, or a curve of another length.
 
     Example:
         >>> score_curves([1, 2, 4], {"rank-1": {"ours": [50, 70, 60]}}, "k", "%")[1]
         'Figure: % over k. rank-1, ours: 50 at 1, highest 70 at 2, 60 at 4.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     if not panels or any(len(y) != len(x) for curves in panels.values() for y in curves.values()):
         raise ValueError(f"expected at least one panel, and {len(x)} values in each curve, one for each x")
-    figure, grid = plt.subplots(
-        1, len(panels), figsize=(3.4 * len(panels) + 1.4, 3.0), squeeze=False, sharex=True, sharey=True
-    )
+    figure, grid = drawing.panels(len(panels), len(panels), 3.4, 3.0, extra=1.4, sharex=True, sharey=True)
     told = []
-    for axes, (title, curves) in zip(grid.flat, panels.items(), strict=True):
-        for marker, (name, y) in zip(cycle("os^Dvx"), curves.items(), strict=False):
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
+        for marker, (name, y) in zip(cycle(MARKERS), curves.items(), strict=False):
             axes.plot(x, y, marker=marker, label=name)
             best = int(np.argmax(y))
             told.append(
@@ -227,8 +226,8 @@ def score_curves(
         if marked is not None:
             axes.axvline(marked, color="0.5", linestyle=":", linewidth=1.5)
         axes.set(xlabel=xlabel, title=title)
-    grid.flat[0].set_ylabel(ylabel)
-    names = {line.get_label(): line for axes in grid.flat for line in axes.lines if line.get_label()[:1] != "_"}
+    grid[0].set_ylabel(ylabel)
+    names = {line.get_label(): line for axes in grid for line in axes.lines if line.get_label()[:1] != "_"}
     figure.legend(names.values(), names.keys(), loc="outside right center", fontsize=9)
     return figure, f"Figure: {ylabel} over {xlabel}. {'; '.join(told)}."
 
@@ -241,17 +240,12 @@ def before_after(before: Sequence[float], after: Sequence[float], names: tuple[s
         before, after: (Q,) scores in [0, 1]; NaN marks queries that were skipped.
         names: of the two axes.
 
-    Returns:
-        The figure and its description, which counts winners and losers.
-
     Raises:
         ValueError: different lengths, or nothing to draw.
 
     Example:
         >>> before_after([0.5, 1.0, 0.2], [0.7, 0.9, 0.2], ("plain", "re-ranked"))[1]
         'Figure: 3 queries, plain against re-ranked: 1 up, 1 down, 1 unchanged; largest gain 0.20, largest loss 0.10.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     old, new = np.asarray(before, float), np.asarray(after, float)
     if old.shape != new.shape or not np.isfinite(old + new).any():
@@ -266,9 +260,8 @@ def before_after(before: Sequence[float], after: Sequence[float], names: tuple[s
         ("down", change < 0, "v", "#D55E00"),
         ("unchanged", change == 0, ".", "0.4"),
     ):
-        axes.plot(
-            old[chosen], new[chosen], marker, color=colour, linestyle="", label=f"{chosen.sum()} {kind}", alpha=0.8
-        )
+        label = f"{chosen.sum()} {kind}"
+        axes.plot(old[chosen], new[chosen], marker, color=colour, linestyle="", label=label, alpha=0.8)
     axes.set(xlabel=names[0], ylabel=names[1], xlim=(-0.03, 1.05), ylim=(-0.03, 1.05), aspect="equal")
     axes.legend(loc="lower right", fontsize=9)
     counts = f"{(change > 0).sum()} up, {(change < 0).sum()} down, {(change == 0).sum()} unchanged"
@@ -288,33 +281,25 @@ def distance_histograms(
         threshold: drawn in every panel; pairs below it are called the same person.
         xlabel: of the distance.
 
-    Returns:
-        The figure and its description.
-
     Raises:
         ValueError: no site, or counts that do not fit the edges.
 
     Example:
         >>> distance_histograms({"here": ([0, 1, 2], [3, 1], [0, 4])}, 1.0, "distance")[1]
         'Figure: share of pairs over distance, threshold 1. here: 4 pairs of one person, 4 of two people.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     if not sites or any(len(edges) != len(c) + 1 for edges, *counts in sites.values() for c in counts):
         raise ValueError("expected at least one site, each with one more edge than counts")
-    figure, panels = plt.subplots(len(sites), figsize=(6.8, 1.9 * len(sites) + 0.4), sharex=True, squeeze=False)
+    figure, grid = plt.subplots(len(sites), figsize=(6.8, 1.9 * len(sites) + 0.4), sharex=True, squeeze=False)
     told = []
-    for axes, (name, (edges, same, other)) in zip(panels.flat, sites.items(), strict=True):
-        for counts, label, style in (
-            (same, "same person", {"color": "#009E73", "fill": True, "alpha": 0.45}),
-            (other, "two people", {"color": "#D55E00", "linestyle": "--", "linewidth": 2}),
-        ):
+    for axes, (name, (edges, same, other)) in zip(grid.flat, sites.items(), strict=True):
+        for counts, (label, style) in zip((same, other), PAIRS.items(), strict=True):
             axes.stairs(np.asarray(counts, float) / max(np.sum(counts), 1), edges, label=label, **style)
         axes.axvline(threshold, color="black", linestyle=":", linewidth=2, label=f"threshold {threshold:.3g}")
         axes.set(title=name, ylabel="share of pairs")
         told.append(f"{name}: {int(np.sum(same))} pairs of one person, {int(np.sum(other))} of two people")
-    panels.flat[-1].set_xlabel(xlabel)
-    panels.flat[0].legend(loc="best", fontsize=9)
+    grid.flat[-1].set_xlabel(xlabel)
+    grid.flat[0].legend(loc="best", fontsize=9)
     return figure, f"Figure: share of pairs over {xlabel}, threshold {threshold:.3g}. {'; '.join(told)}."
 
 
@@ -330,9 +315,6 @@ def neighbour_map(
         nearest: by point, the points that it counts among its nearest.
         query: the point whose neighbours are looked at.
 
-    Returns:
-        The figure and its description: which of the query's neighbours have it among theirs.
-
     Raises:
         ValueError: names or points that do not fit.
 
@@ -340,8 +322,6 @@ def neighbour_map(
         >>> points = np.array([[0.0, 0.0], [1.0, 0.0], [1.2, 0.0]])
         >>> neighbour_map(points, "qab", {0: [1], 1: [2], 2: [1]})[1]
         'Figure: 3 points; q points at a; of these none points back.'
-
-    Taught in: notebooks/07_evaluation.ipynb
     """
     points = np.asarray(points, float)
     if points.ndim != 2 or points.shape[1] != 2 or len(names) != len(points) or query not in nearest:
@@ -351,12 +331,8 @@ def neighbour_map(
     for start, ends in nearest.items():
         for end in ends:
             both = {start, end} <= {query, *mutual} and query in (start, end)
-            look = (
-                {"color": "#009E73", "linewidth": 2.4}
-                if both
-                else {"color": "0.6", "linewidth": 1.2, "linestyle": "--"}
-            )
-            arrow = {"arrowstyle": "-|>", "shrinkA": 9, "shrinkB": 9, "connectionstyle": "arc3,rad=0.12", **look}
+            arrow = {"arrowstyle": "-|>", "shrinkA": 9, "shrinkB": 9, "connectionstyle": "arc3,rad=0.12"}
+            arrow |= {"color": "#009E73", "linewidth": 2.4} if both else {"color": "0.6", "linewidth": 1.2, "ls": "--"}
             axes.annotate("", points[end], points[start], arrowprops=arrow)
     for index, (point, name) in enumerate(zip(points, names, strict=True)):
         face = "black" if index == query else "white"
@@ -383,10 +359,8 @@ def _precision_recall(hits: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
 
 def _cell(axes: Axes, x: float, y: float, kind: str, text: str, height: float = 1.0) -> None:
     colour, line, _ = FRAMES["junk" if kind == "removed" else kind]
-    box = plt.Rectangle(
-        (x + 0.05, y), 0.9, height, facecolor=STAYS[kind], edgecolor=colour, linestyle=line, linewidth=2
-    )
-    axes.add_patch(box)
+    look = {"facecolor": STAYS[kind], "edgecolor": colour, "linestyle": line, "linewidth": 2}
+    axes.add_patch(plt.Rectangle((x + 0.05, y), 0.9, height, **look))
     ink = "0.55" if kind == "removed" else "black"
     axes.text(x + 0.5, y + height / 2, text, ha="center", va="center", fontsize=9, color=ink)
 

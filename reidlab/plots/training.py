@@ -1,4 +1,4 @@
-"""Figures of a training run: what the loop wrote down, scores on the way, and what came out query by query."""
+"""Figures of training: losses, learning rates, scores on the way, and what came out query by query."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from reidlab.models.relation import group_terms
-from reidlab.plots.drawing import picture, styled
+from reidlab.plots.drawing import panels, styled
 
 Row = Mapping[str, Any]
 FOLLOWED = {
@@ -27,9 +27,34 @@ CIRCUMSTANCES = {
     "memory_mb": "most memory so far (MB)",
     "seconds": "seconds since the start",
 }
-"""Columns about the computer, drawn only when they are asked for."""
+"""Columns about the computer, drawn only where they are named."""
 MARKED = 60
 """Curves of up to so many points have a marker at each."""
+SHOWN = 1e-4
+"""Lowest learning rate that is drawn, as a share of the highest: a cosine ends at next to nothing."""
+
+
+@styled
+def history(rows: Sequence[Mapping[str, float]]) -> tuple[Figure, str]:
+    """Draw the loss terms of a training run over its iterations.
+
+    Args:
+        rows: the history of a `TrainResult`.
+
+    Taught in: notebooks/00_start_here.ipynb
+    """
+    if not rows:
+        raise ValueError("the history is empty; train for at least `log_every` iterations")
+    terms = [name for name in rows[0] if name not in ("iteration", *FOLLOWED)]
+    iterations = [row["iteration"] for row in rows]
+    figure, grid = panels(len(terms), len(terms), 3.4, 2.8)
+    for axes, name in zip(grid, terms, strict=True):
+        axes.plot(iterations, [row[name] for row in rows], marker="o", markersize=3)
+        axes.set(xlabel="iteration", title=name.replace("_", " "))
+        if min(row[name] for row in rows) >= 0:
+            axes.set_ylim(0, None)
+    ends = "; ".join(f"{name.replace('_', ' ')} from {rows[0][name]:.2f} to {rows[-1][name]:.2f}" for name in terms)
+    return figure, f"Figure: losses over {int(iterations[-1])} iterations: {ends}."
 
 
 def _kind(row: Row) -> str:
@@ -76,9 +101,6 @@ def training_curves(rows: Sequence[Row], columns: Sequence[str] | None = None) -
             "images_per_second". None: all losses, then the learning rate, the share of active anchors and the mean
             distance as far as there are any.
 
-    Returns:
-        The figure and its description: the first and the last value of each panel.
-
     Raises:
         ValueError: no rows, or a column that none of them has.
 
@@ -100,28 +122,19 @@ def training_curves(rows: Sequence[Row], columns: Sequence[str] | None = None) -
     missing = [name for name in columns if not any(name in row for row in table)]
     if missing or not columns:
         raise ValueError(f"no row has {', '.join(missing) or 'a column to draw'}; the columns are {', '.join(there)}")
-    figure, panels = _panels(len(columns))
+    figure, grid = panels(len(columns), 3, 3.3, 2.35, extra=0.2)
     told = []
-    for axes, column in zip(panels, columns, strict=True):
+    for axes, column in zip(grid, columns, strict=True):
         points = [(row["iteration"], own[column]) for row, own in zip(rows, table, strict=True) if column in own]
-        told.append(_curve(axes, points, column, _how_many(rows[-1], column)))
+        terms = grouped_losses({name: 1.0 for name in rows[-1] if "/" in name}).get(column, 0)
+        told.append(_curve(axes, points, column, round(terms)))
         axes.set_xlabel("iteration")
     first, last = rows[0]["iteration"], rows[-1]["iteration"]
     return figure, f"Figure: training, iterations {first:g} to {last:g}. {'; '.join(told)}."
 
 
-def _panels(number: int) -> tuple[Figure, list[Axes]]:
-    columns = min(3, number)
-    lines = -(-number // columns)
-    size = (3.3 * columns + 0.2, 2.35 * lines)
-    figure, grid = plt.subplots(lines, columns, figsize=size, squeeze=False)
-    for axes in grid.flat[number:]:
-        axes.set_visible(False)
-    return figure, list(grid.flat[:number])
-
-
 def _curve(axes: Axes, points: Sequence[tuple[float, float]], column: str, terms: int) -> str:
-    """Draw one column; return what it shows."""
+    """Draw one column, the sum of so many terms; return what it shows."""
     x, y = zip(*points, strict=True)
     axes.plot(x, y, marker="o" if len(points) <= MARKED else None, markersize=3, color="#0072B2", linestyle="-")
     name = {**FOLLOWED, **CIRCUMSTANCES}.get(column, column.replace("_", " "))
@@ -135,22 +148,14 @@ def _curve(axes: Axes, points: Sequence[tuple[float, float]], column: str, terms
     return f"{name} from {first} to {last}{highest}"
 
 
-def _how_many(row: Row, group: str) -> int:
-    """How many terms were added up for a group."""
-    return round(grouped_losses({name: 1.0 for name in row if "/" in name}).get(group, 0))
-
-
 @styled
 def evaluation_curve(rows: Sequence[Row]) -> tuple[Figure, str]:
-    """Draw the scores that a run took on the way, with the level that chance would give.
+    """Draw the scores that a run recorded, with the level of a random ranking.
 
     Args:
         rows: the evaluations of a `TrainResult`, or rows of metrics.jsonl, of which others are left out: iteration,
             rank1, mean_ap, chance_mean_ap, people ("held-out" or "seen") and their number, identities. Each kind of
             people has a panel.
-
-    Returns:
-        The figure and its description: first, highest and last scores.
 
     Raises:
         ValueError: no rows of an evaluation.
@@ -166,25 +171,25 @@ def evaluation_curve(rows: Sequence[Row]) -> tuple[Figure, str]:
     if not rows:
         raise ValueError("got no rows of an evaluation; set evaluate_every to have some")
     groups = list(dict.fromkeys(row["people"] for row in rows))
-    figure, panels = plt.subplots(1, len(groups), figsize=(6.6 if len(groups) == 1 else 9.6, 3.2), squeeze=False)
+    figure, grid = panels(len(groups), len(groups), (6.6 if len(groups) == 1 else 9.6) / len(groups), 3.2)
     told = []
-    for axes, people in zip(panels.flat, groups, strict=True):
+    for axes, people in zip(grid, groups, strict=True):
         own = [row for row in rows if row["people"] == people]
-        x = [row["iteration"] for row in own]
+        x, scores = [row["iteration"] for row in own], []
         for name, key, marker, colour, line in (
             ("rank-1", "rank1", "o", "#0072B2", "-"),
             ("mAP", "mean_ap", "s", "#D55E00", "--"),
         ):
-            axes.plot(x, [row[key] for row in own], label=name, marker=marker, color=colour, linestyle=line)
+            y = [row[key] for row in own]
+            axes.plot(x, y, label=name, marker=marker, color=colour, linestyle=line)
+            scores.append(_told(x, y, name))
         axes.plot(x, [row["chance_mean_ap"] for row in own], ":", color="0.4", label="mAP of chance")
         axes.set(xlabel="iteration", ylim=(0, 1.02), title=f"{own[-1]['identities']} {people} people")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        scores = "; ".join(
-            _told(x, [row[key] for row in own], name) for name, key in (("rank-1", "rank1"), ("mAP", "mean_ap"))
-        )
-        told.append(f"{own[-1]['identities']} {people} people. {scores} (chance {own[-1]['chance_mean_ap']:.3f})")
-    panels.flat[0].set_ylabel("share")
-    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+        chance = own[-1]["chance_mean_ap"]
+        told.append(f"{own[-1]['identities']} {people} people. {'; '.join(scores)} (chance {chance:.3f})")
+    grid[0].set_ylabel("share")
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     return figure, f"Figure: scores on {'; on '.join(told)}."
 
 
@@ -201,9 +206,6 @@ def average_precisions(values: Mapping[str, Sequence[float]]) -> tuple[Figure, s
 
     Args:
         values: by name, one average precision in [0, 1] a query; NaN marks queries that were skipped.
-
-    Returns:
-        The figure and its description: median, perfect and bad queries of each.
 
     Raises:
         ValueError: nothing to draw, or a value outside [0, 1].
@@ -236,46 +238,33 @@ def average_precisions(values: Mapping[str, Sequence[float]]) -> tuple[Figure, s
 
 
 @styled
-def gate_maps(
-    images: Sequence[np.ndarray], gates: Mapping[str, np.ndarray], titles: Sequence[str] | None = None
-) -> tuple[Figure, str]:
-    """Draw pictures and, below each, its gates: what attention lets through, for pictures without a true outline.
-
-    Each row has its own scale of colours, from its smallest gate to its largest, which the description tells: gates
-    that hardly differ look as strong as any.
+def schedules(rates: Mapping[str, Sequence[float]]) -> tuple[Figure, str]:
+    """Draw learning rates over the course of runs, a panel each, on one logarithmic axis.
 
     Args:
-        images: (H, W, 3) uint8 each.
-        gates: by name, (B, h, w), one map for each picture.
-        titles: a short text for each picture, or None.
-
-    Returns:
-        The figure and its description, with the range of the gates of each row.
+        rates: by the name of the run, its rate at each iteration, all > 0; runs may differ in length, since the axis
+            shows shares of a run. Rates below a ten-thousandth of the highest of all are not seen.
 
     Raises:
-        ValueError: no pictures or gates, or another number of maps or titles.
+        ValueError: no runs, or a rate that is not above 0.
 
     Example:
-        >>> black = np.zeros((8, 4, 3), np.uint8)
-        >>> gate_maps([black] * 2, {"stage 1": np.array([[[0.2]], [[0.4]]])})[1]
-        'Figure: 2 pictures and the gates of their places (dark: low). stage 1: 0.20 to 0.40.'
+        >>> schedules({"short": [0.1, 0.2, 0.2, 0.02]})[1]
+        'Figure: learning rate over the run. short: 0.2 from 25%, at the end 0.02.'
+
+    Taught in: notebooks/06_training.ipynb
     """
-    titles = [""] * len(images) if titles is None else list(titles)
-    numbers = {"titles": len(titles), **{name: len(maps) for name, maps in gates.items()}}
-    if not len(images) or not gates or set(numbers.values()) != {len(images)}:
-        raise ValueError(f"got {len(images)} pictures and {numbers}; expected gates, and one of each for every picture")
-    lines = len(gates) + 1
-    figure, grid = plt.subplots(lines, len(images), figsize=(0.85 * len(images) + 1.0, 1.5 * lines), squeeze=False)
-    for column, (image, title) in enumerate(zip(images, titles, strict=True)):
-        picture(grid[0, column], image, aspect="auto")
-        grid[0, column].set_title(title, fontsize=9, loc="center")
-        for line, maps in enumerate(gates.values(), start=1):
-            grid[line, column].imshow(maps[column], aspect="auto", vmin=np.min(maps), vmax=np.max(maps))
-    for axes in grid.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-    for axes, name in zip(grid[:, 0], ["picture", *gates], strict=True):
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
-    ranges = "; ".join(f"{name}: {np.min(maps):.2f} to {np.max(maps):.2f}" for name, maps in gates.items())
-    return figure, f"Figure: {len(images)} pictures and the gates of their places (dark: low). {ranges}."
+    if not rates or any(not len(own) or min(own) <= 0 for own in rates.values()):
+        raise ValueError(f"got rates of {sorted(rates) or 'no runs'}; expected some for each, all above 0")
+    figure, grid = panels(len(rates), len(rates), 1.9, 2.7, extra=0.8, sharey=True)
+    told, highest = [], max(map(max, rates.values()))
+    for axes, (name, own) in zip(grid, rates.items(), strict=True):
+        own = np.asarray(own, float)
+        axes.step(np.arange(len(own)) / len(own), own, where="post", color="#0072B2")
+        axes.set(title=name, xlim=(0, 1), xticks=(0, 0.5, 1), yscale="log", ylim=(SHOWN * highest, 1.6 * highest))
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        first = int(np.argmax(own >= own.max() * (1 - 1e-9)))
+        told.append(f"{name}: {own.max():.3g} from {first / len(own):.0%}, at the end {own[-1]:.2g}")
+    grid[0].set_ylabel("learning rate")
+    grid[len(rates) // 2].set_xlabel("share of the run")
+    return figure, f"Figure: learning rate over the run. {'; '.join(told)}."

@@ -1,4 +1,7 @@
-"""Figures of triplets and of the losses made of them."""
+"""Figures of triplets and of the losses made of them.
+
+Taught in: notebooks/03_triplet_losses.ipynb
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from reidlab.plots.drawing import styled
+from reidlab.plots.drawing import MARKERS, panels, styled
 
 PERSON_MARKERS = "os^Dv"
 SMALLEST = 1e-8
@@ -48,17 +51,12 @@ def triplet_zones(
         anchor, positive: indices of two points of one person.
         margin: of the loss, ≥ 0.
 
-    Returns:
-        The figure and its description, which names the zone of each negative.
-
     Raises:
         ValueError: points of another shape, or an anchor and a positive of two people.
 
     Example:
         >>> triplet_zones([[0, 0], [1, 0], [0, 1.2]], [7, 7, 8], 0, 1, margin=0.5)[1]
         'Figure: zones around anchor 0 with positive 1 at distance 1.00 and margin 0.5: 2 is semi-hard.'
-
-    Taught in: notebooks/03_triplet_losses.ipynb
     """
     points, pids = _checked(points, pids)
     if pids[anchor] != pids[positive] or anchor == positive:
@@ -94,30 +92,21 @@ def chosen_triplets(
         choices: (T, 3) anchors, positives and negatives by the name of the mining.
         anchor: whose triplets to draw.
 
-    Returns:
-        The figure and its description.
-
     Raises:
         ValueError: points of another shape, or no choices.
 
     Example:
         >>> chosen_triplets([[0, 0], [1, 0], [0, 2]], [7, 7, 8], {"hardest": np.array([[0, 1, 2]])}, 0)[1]
         'Figure: triplets of anchor 0. hardest: pulls 1, pushes 2.'
-
-    Taught in: notebooks/03_triplet_losses.ipynb
     """
     points, pids = _checked(points, pids)
     if not choices:
         raise ValueError("choices is empty: name at least one way of mining")
-    columns = min(2, len(choices))
-    rows = -(-len(choices) // columns)
     width, height = 1.3 * np.ptp(points, axis=0) + 1e-6
-    size = (4.2 * columns, (4.0 * min(2.0, height / width) + 0.4) * rows)
-    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
-    for axes in grid.flat[len(choices) :]:
-        axes.set_visible(False)
+    tall = 4.0 * min(2.0, height / width) + 0.4
+    figure, grid = panels(len(choices), 2, 4.2, tall, sharex=True, sharey=True)
     texts = []
-    for axes, (name, triplets) in zip(grid.flat, choices.items(), strict=False):
+    for axes, (name, triplets) in zip(grid, choices.items(), strict=True):
         own = [tuple(map(int, t)) for t in np.asarray(triplets) if t[0] == anchor]
         pulled, pushed = sorted({p for _, p, _ in own}), sorted({n for _, _, n in own})
         for others, (colour, line) in ((pulled, PULL), (pushed, PUSH)):
@@ -137,17 +126,12 @@ def margin_shapes(margins: Sequence[float | None]) -> tuple[Figure, str]:
     Args:
         margins: numbers ≥ 0, or None for the soft margin.
 
-    Returns:
-        The figure and its description.
-
     Raises:
         ValueError: no margins.
 
     Example:
         >>> margin_shapes([0.3, None])[1]
         'Figure: loss of one triplet over d_ap - d_an; at gap 0: margin 0.3: 0.300; soft margin: 0.693.'
-
-    Taught in: notebooks/03_triplet_losses.ipynb
     """
     if not len(margins):
         raise ValueError("margins is empty: name at least one")
@@ -176,22 +160,17 @@ def lines(
         x, y: what the axes show.
         log: logarithmic axes, for growth over several powers of ten.
 
-    Returns:
-        The figure and its description: each curve's first and last value.
-
     Raises:
         ValueError: no curves.
 
     Example:
         >>> lines({"passes": ([1, 2], [3, 6])}, "triplets", "passes")[1]
         'Figure: passes over triplets. passes: 3 at 1, 6 at 2.'
-
-    Taught in: notebooks/03_triplet_losses.ipynb
     """
     if not curves:
         raise ValueError("curves is empty: there is nothing to draw")
     figure, axes = plt.subplots(figsize=(6.4, 3.4))
-    for marker, (name, (xs, ys)) in zip(cycle("os^Dvx"), curves.items(), strict=False):
+    for marker, (name, (xs, ys)) in zip(cycle(MARKERS), curves.items(), strict=False):
         axes.plot(xs, ys, marker=marker, label=name)
     axes.set(xlabel=x, ylabel=y)
     if log:
@@ -216,36 +195,29 @@ def runs(
         levels: heights to mark in the first panel, by name.
         log: columns with a logarithmic axis, on which what is below 1e-8 is drawn at 1e-8.
 
-    Returns:
-        The figure and its description: where each run ends.
-
     Raises:
         ValueError: no runs, or a run without rows.
 
     Example:
         >>> runs({"one": [{"iteration": 1, "triplet": 0.5}]}, ["triplet"], {"the margin": 0.3})[1]
         'Figure: triplet. one ends at 0.5.'
-
-    Taught in: notebooks/03_triplet_losses.ipynb
     """
     if not histories or not all(histories.values()):
         raise ValueError(f"got histories of {[len(rows) for rows in histories.values()]} rows; expected some rows each")
-    figure, panels = plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 3.2), squeeze=False)
-    for axes, column in zip(panels.flat, columns, strict=True):
-        for marker, (name, rows) in zip(cycle("os^Dvx"), histories.items(), strict=False):
+    figure, grid = panels(len(columns), len(columns), 4.2, 3.2)
+    for axes, column in zip(grid, columns, strict=True):
+        for marker, (name, rows) in zip(cycle(MARKERS), histories.items(), strict=False):
             values = [max(row[column], SMALLEST) if column in log else row[column] for row in rows]
             axes.plot([row["iteration"] for row in rows], values, marker=marker, markersize=4, label=name)
         axes.set(xlabel="iteration", title=column.replace("_", " "))
         if column in log:
             axes.set_yscale("log")
     for name, height in (levels or {}).items():
-        panels.flat[0].axhline(height, color="black", linewidth=1, linestyle=":")
-        panels.flat[0].annotate(name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom")
-    panels.flat[-1].legend()
-    ends = (
-        f"{name} ends at {', '.join(f'{rows[-1][column]:.3g}' for column in columns)}"
-        for name, rows in histories.items()
-    )
+        grid[0].axhline(height, color="black", linewidth=1, linestyle=":")
+        grid[0].annotate(name, (1, height), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    grid[-1].legend()
+    last = {name: ", ".join(f"{rows[-1][column]:.3g}" for column in columns) for name, rows in histories.items()}
+    ends = (f"{name} ends at {values}" for name, values in last.items())
     return figure, f"Figure: {', '.join(c.replace('_', ' ') for c in columns)}. {'; '.join(ends)}."
 
 
@@ -260,17 +232,12 @@ def seed_spread(
         label: what the scores are, with all that is needed to read them.
         live: a score of today's run, drawn as a star beside those of the same name.
 
-    Returns:
-        The figure and its description: mean and standard deviation of each, in percent.
-
     Raises:
         ValueError: no scores, or a live score of a name that is not there.
 
     Example:
         >>> seed_spread({"a": [0.5, 0.6], "b": [0.7, 0.7]}, "rank-1")[1]
         'Figure: rank-1 in percent, mean ± standard deviation over seeds. b: 70.0 ± 0.0; a: 55.0 ± 7.1.'
-
-    Taught in: notebooks/03_triplet_losses.ipynb
     """
     live = live or {}
     if not scores or not set(live) <= set(scores):

@@ -1,12 +1,64 @@
-"""From attributes and a walking phase to some thirty rounded cones in the body's own frame."""
+"""Bodies as some thirty rounded cones in the body's own frame, from attributes and a walking phase."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from reidlab.walkers.solids import Solids, SolidsBuilder
+import numpy as np
+
 from reidlab.walkers.wardrobe import Person
+
+# Label map of the masks. What covers a region counts as that region: a coat's skirt is torso.
+_NAMES = ("background", "head", "hair", "hat", "torso", "arms", "hands", "hips and legs", "bare legs", "shoes", "bag")
+PARTS = dict(enumerate((*_NAMES, "occluder")))
+PART_NUMBERS = {name: number for number, name in PARTS.items()}
+MATERIALS = ("skin", "hair", "hat", "torso", "sleeve", "bottom", "leg", "shoe", "bag", "inner", "metal", "sole")
+_MATERIAL = {name: number for number, name in enumerate(MATERIALS)}
+
+
+@dataclass(frozen=True)
+class Solids:
+    """Rounded cones with elliptic cross-section: everything the rasteriser draws.
+
+    Args:
+        start, end: (n, 3) ends of the axis, metres; x = the body's left, y = forward, z = up.
+        radii: (n, 4) half-widths at start (sideways, forward) and at end (sideways, forward), metres.
+        cap: (n,) how far the ends bulge, in units of the radius: 1 round, 0.1 nearly flat.
+        texture: (n, 3) cloth coordinate at start and at end (metres along the garment), and sideways offset.
+        part, material: (n,) small integers, see `PARTS` and `MATERIALS`.
+        frame: (n, 3) the direction called "sideways" for each solid.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    radii: np.ndarray
+    cap: np.ndarray
+    texture: np.ndarray
+    part: np.ndarray
+    material: np.ndarray
+    frame: np.ndarray
+
+
+class SolidsBuilder:
+    """Collects solids one by one."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple] = []
+
+    def add(self, part, material, start, end, r0, r1=None, cap=1.0, tex=(0.0, 1.0), side=(1.0, 0.0, 0.0)):
+        """Add a solid; `r0`, `r1` are a radius or a (sideways, forward) pair."""
+        r1 = r0 if r1 is None else r1
+        a0, b0 = r0 if isinstance(r0, tuple) else (r0, r0)
+        a1, b1 = r1 if isinstance(r1, tuple) else (r1, r1)
+        where = (*start, *end, a0, b0, a1, b1, cap, *tex, 0.5 * (start[0] + end[0]))
+        self.rows.append((*where, PART_NUMBERS[part], _MATERIAL[material], *side))
+
+    def build(self) -> Solids:
+        """Turn the rows into arrays."""
+        t = np.array(self.rows, dtype=np.float64).reshape(-1, 19)
+        part, material = t[:, 14].astype(np.int64), t[:, 15].astype(np.int64)
+        return Solids(t[:, 0:3], t[:, 3:6], t[:, 6:10], t[:, 10], t[:, 11:14], part, material, t[:, 16:19])
 
 
 @dataclass(frozen=True)
@@ -28,11 +80,7 @@ class Pose:
 def _limb(origin, angle, length, sideways=0.0):
     """End of a limb hanging from `origin`, swung forward by `angle` and out by `sideways`."""
     down = math.cos(angle) * math.cos(sideways)
-    return (
-        origin[0] + math.sin(sideways) * length,
-        origin[1] + math.sin(angle) * length,
-        origin[2] - down * length,
-    )
+    return (origin[0] + math.sin(sideways) * length, origin[1] + math.sin(angle) * length, origin[2] - down * length)
 
 
 def _legs(person: Person, phase: float) -> list[tuple]:
@@ -52,14 +100,7 @@ def _legs(person: Person, phase: float) -> list[tuple]:
 
 
 def body_solids(person: Person, phase: float) -> Solids:
-    """Pose the walker and dress them.
-
-    Args:
-        person: attributes.
-        phase: walking phase, 0..1.
-
-    Returns:
-        The solids in the body's frame, feet on z = 0.
+    """Pose the walker at a walking phase 0..1 and dress them: solids in the body's frame, feet on z = 0.
 
     Example:
         >>> import numpy as np
@@ -133,14 +174,8 @@ def _add_foot(build: SolidsBuilder, person: Person, ankle, toe) -> None:
     build.add("shoes", "skin" if skin else "shoe", heel, toe, (0.027 * h, 0.027 * h), (0.024 * h, 0.016 * h))
     if person.shoes in ("sneakers", "sandals"):
         sole0, sole1 = (heel[0], heel[1], heel[2] - 0.014 * h), (toe[0], toe[1], toe[2] - 0.007 * h)
-        build.add(
-            "shoes",
-            "sole" if person.shoes == "sneakers" else "shoe",
-            sole0,
-            sole1,
-            (0.028 * h, 0.013 * h),
-            (0.026 * h, 0.012 * h),
-        )
+        stuff = "sole" if person.shoes == "sneakers" else "shoe"
+        build.add("shoes", stuff, sole0, sole1, (0.028 * h, 0.013 * h), (0.026 * h, 0.012 * h))
     if person.shoes == "boots":
         top = (ankle[0], ankle[1], ankle[2] + 0.09 * h)
         build.add("shoes", "shoe", ankle, top, 0.033 * h, 0.037 * h, 0.3)
@@ -160,9 +195,8 @@ def _add_trunk(build: SolidsBuilder, person: Person, hip_z: float, spread: float
     def cloth(low, high, r0, r1, cap):
         build.add("torso", "torso", at(low), at(high), r0, r1, cap, (low * h, high * h))
 
-    hem = {"coat": -0.01, "puffer": -0.02, "jacket": -0.02, "dress": -0.01, "open jacket": -0.03}.get(
-        person.top, -0.035
-    )
+    hems = {"coat": -0.01, "puffer": -0.02, "jacket": -0.02, "dress": -0.01, "open jacket": -0.03}
+    hem = hems.get(person.top, -0.035)
     chest, waist = (0.098 * h * w * k, 0.071 * h * g * k), (0.081 * h * g * k, 0.06 * h * g * k)
     hips = (0.101 * h * g * k**0.6, 0.077 * h * g * k**0.6)
     top = (0.083 * h * w * k, 0.054 * h * g * k)
@@ -216,16 +250,8 @@ def _add_arms(build: SolidsBuilder, person: Person, phase: float, hip_z: float) 
         else:
             short = person.sleeves == "short"
             tip = tuple(s + 0.72 * (e - s) for s, e in zip(shoulder, elbow, strict=True)) if short else elbow
-            build.add(
-                "arms",
-                "sleeve",
-                shoulder,
-                tip,
-                0.0315 * r * k,
-                (0.032 if short else 0.028) * r * k,
-                1.0 if not short else 0.5,
-                (0.28 * h, 0.12 * h),
-            )
+            wide, cap = (0.032, 0.5) if short else (0.028, 1.0)
+            build.add("arms", "sleeve", shoulder, tip, 0.0315 * r * k, wide * r * k, cap, (0.28 * h, 0.12 * h))
         if person.sleeves == "short":
             bare = tuple(a + 0.5 * (e - a) for a, e in zip(shoulder, elbow, strict=True))
             build.add("arms", "skin", bare, elbow, 0.025 * r, 0.022 * r)
@@ -269,56 +295,35 @@ def _add_head(build: SolidsBuilder, person: Person, hip_z: float) -> None:
 
 
 def _add_bag(build: SolidsBuilder, person: Person, hip_z: float, hands: list[tuple]) -> None:
-    hand = hands[0 if person.bag_side > 0 else 1]
-    if person.bag == "backpack":
-        _add_backpack(build, person, hip_z)
-    elif person.bag in ("shoulder bag", "cross bag"):
-        _add_side_bag(build, person, hip_z)
-    elif person.bag == "hand bag":
-        _add_hand_bag(build, person.height, hand)
-    elif person.bag == "trolley":
-        _add_trolley(build, hand)
+    h, g, kind = person.height, person.girth, person.bag
+    x, y, z = hand = hands[0 if person.bag_side > 0 else 1]
 
+    def at(up, forward, across=0.0):
+        return _trunk_point(person, hip_z, up * h, forward, person.bag_side * across * h)
 
-def _add_backpack(build: SolidsBuilder, person: Person, hip_z: float) -> None:
-    h = person.height
-    back = -0.07 * h * person.girth * _THICK[person.top] - 0.035 * h
-
-    def at(up, forward):
-        return _trunk_point(person, hip_z, up * h, forward)
-
-    low, top = (0.08 * h, 0.058 * h), (0.068 * h, 0.044 * h)
-    build.add("bag", "bag", at(0.075, back), at(0.235, back + 0.006 * h), low, top, 0.45, (0.0, 0.3))
-    pocket = back - 0.045 * h
-    build.add("bag", "bag", at(0.095, pocket), at(0.14, pocket), (0.055 * h, 0.028 * h), None, 0.5, (0.3, 0.4))
-
-
-def _add_side_bag(build: SolidsBuilder, person: Person, hip_z: float) -> None:
-    h, g, side = person.height, person.girth, person.bag_side
-    shoulder = person.bag == "shoulder bag"
-
-    def at(up, forward, across):
-        return _trunk_point(person, hip_z, up * h, forward * h, side * across * h)
-
-    x, low, size = (0.115 * g, -0.035, 0.065) if shoulder else (0.105 * g, 0.0, 0.052)
-    wide, narrow = (0.032 * h, size * h), (0.026 * h, size * 0.9 * h)
-    build.add("bag", "bag", at(low, -0.02, x), at(low + 0.07, -0.02, x), wide, narrow, 0.4, (0.0, 0.2))
-    if shoulder:
-        for y in (-0.05, 0.03):
-            build.add("bag", "bag", at(0.285, 0.0, 0.07), at(0.05, y, 0.118 * g), 0.007 * h, tex=(0.5, 0.5))
-
-
-def _add_hand_bag(build: SolidsBuilder, h: float, hand: tuple) -> None:
-    x, y, z = hand
-    for way in (-0.03, 0.03):
-        build.add("bag", "bag", hand, (x, y + way * h, z - 0.07 * h), 0.005 * h, tex=(0.5, 0.5))
-    low, top = (x, y, z - 0.145 * h), (x, y, z - 0.085 * h)
-    build.add("bag", "bag", low, top, (0.025 * h, 0.085 * h), (0.018 * h, 0.07 * h), 0.3, (0.0, 0.2))
-
-
-def _add_trolley(build: SolidsBuilder, hand: tuple) -> None:
-    x, y = hand[0], hand[1] - 0.3
-    build.add("bag", "bag", (x, y, 0.13), (x, y + 0.04, 0.52), (0.17, 0.11), (0.16, 0.1), 0.25, (0.0, 0.5))
-    for out in (-0.07, 0.07):
-        build.add("bag", "metal", (x + out, y + 0.05, 0.55), (x + out * 0.4, *hand[1:]), 0.011)
-        build.add("bag", "shoe", (x + 1.7 * out, y, 0.05), (x + 1.5 * out, y, 0.05), 0.05)
+    if kind == "backpack":
+        back = -0.07 * h * g * _THICK[person.top] - 0.035 * h
+        low, top = (0.08 * h, 0.058 * h), (0.068 * h, 0.044 * h)
+        build.add("bag", "bag", at(0.075, back), at(0.235, back + 0.006 * h), low, top, 0.45, (0.0, 0.3))
+        pocket = back - 0.045 * h
+        build.add("bag", "bag", at(0.095, pocket), at(0.14, pocket), (0.055 * h, 0.028 * h), None, 0.5, (0.3, 0.4))
+    if kind in ("shoulder bag", "cross bag"):
+        out, low, size = (0.115 * g, -0.035, 0.065) if kind == "shoulder bag" else (0.105 * g, 0.0, 0.052)
+        wide, narrow = (0.032 * h, size * h), (0.026 * h, size * 0.9 * h)
+        build.add("bag", "bag", at(low, -0.02 * h, out), at(low + 0.07, -0.02 * h, out), wide, narrow, 0.4, (0.0, 0.2))
+    if kind == "shoulder bag":
+        for way in (-0.05, 0.03):
+            build.add("bag", "bag", at(0.285, 0.0, 0.07), at(0.05, way * h, 0.118 * g), 0.007 * h, tex=(0.5, 0.5))
+    if kind == "hand bag":
+        for way in (-0.03, 0.03):
+            build.add("bag", "bag", hand, (x, y + way * h, z - 0.07 * h), 0.005 * h, tex=(0.5, 0.5))
+        low, top = (x, y, z - 0.145 * h), (x, y, z - 0.085 * h)
+        build.add("bag", "bag", low, top, (0.025 * h, 0.085 * h), (0.018 * h, 0.07 * h), 0.3, (0.0, 0.2))
+    if kind == "trolley":
+        behind = y - 0.3
+        build.add(
+            "bag", "bag", (x, behind, 0.13), (x, behind + 0.04, 0.52), (0.17, 0.11), (0.16, 0.1), 0.25, (0.0, 0.5)
+        )
+        for out in (-0.07, 0.07):
+            build.add("bag", "metal", (x + out, behind + 0.05, 0.55), (x + out * 0.4, y, z), 0.011)
+            build.add("bag", "shoe", (x + 1.7 * out, behind, 0.05), (x + 1.5 * out, behind, 0.05), 0.05)

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
 NUM_CAMERAS = 10
-SCENES = (
-    "shop street",
-    "plaza",
-    "park lawn",
-    "gravel walk",
-    "zebra crossing",
-    "glass front",
-    "brick wall",
-    "garden steps",
-    "underpass",
-    "shutters",
-)
 
 
 @dataclass(frozen=True)
@@ -54,7 +42,7 @@ class Camera:
 
     Args:
         index: 0..9 = 2 * (pair - 1) + (view - 1).
-        scene: a name of `SCENES`.
+        scene: a name of `reidlab.walkers.scene.STREETS`.
         height: metres above the ground.
         distance: metres to the middle of the walking lane.
         pixels: height in pixels of a person of 1.7 m in the middle of the lane.
@@ -128,11 +116,6 @@ class Camera:
         d = np.asarray(points, dtype=np.float64) - (0.0, 0.0, self.height)
         return d[:, :1] * a[:, 0] + d[:, 1:2] * a[:, 1] + d[:, 2:] * a[:, 2]
 
-    def as_dict(self) -> dict:
-        """The camera as plain values, ready for JSON."""
-        values = {name: value for name, value in asdict(self).items() if name != "street"}
-        return values | {"pair": self.pair, "view": self.view, "pitch": self.pitch, "focal": self.focal}
-
 
 def unit_direction(azimuth: float, elevation: float) -> tuple[float, float, float]:
     """Direction (right, away, up) of unit length; degrees, azimuth clockwise from "away from the camera"."""
@@ -140,29 +123,36 @@ def unit_direction(azimuth: float, elevation: float) -> tuple[float, float, floa
     return (math.sin(a) * math.cos(e), math.cos(a) * math.cos(e), math.sin(e))
 
 
-# One row per camera. Place: height, distance, pixels, heading, spread, against.
+def colors_of_light(strength: float, warmth: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Linear light (r, g, b) of the sun and of the sky; under a weak sun the sky is brighter."""
+    sky = 0.62 if strength > 0.5 else 0.85
+    sun = (strength * (1 + warmth), strength, strength * (1 - warmth))
+    return sun, (sky * (1 - 0.5 * warmth), sky, sky * (1 + 0.6 * warmth))
+
+
+# One row per camera. Place: scene, height, distance, pixels, heading, spread, against.
 # Light: azimuth of the sun (degrees, clockwise from "away from the camera"), elevation, strength, warmth.
 # Picture: balance, exposure, gamma, saturation, haze, defocus, motion, noise, jpeg; then crowd and occlusion.
 _TABLE = (
-    (2.6, 8.5, 214, 178, 17, 0.1, -60, 42, 1.0, 0.047,
+    ("shop street", 2.6, 8.5, 214, 178, 17, 0.1, -60, 42, 1.0, 0.047,
      (1.04, 1.0, 0.93), 1.03, 1.0, 1.03, 0.009, 0.7, 0.3, 0.011, 82, 0.34, 0.09),
-    (4.6, 9.0, 206, 105, 18, 0.1, 130, 55, 0.15, 0.0,
+    ("plaza", 4.6, 9.0, 206, 105, 18, 0.1, 130, 55, 0.15, 0.0,
      (0.92, 0.99, 1.1), 1.22, 1.08, 0.86, 0.023, 1.1, 0.6, 0.019, 60, 0.22, 0.13),
-    (3.2, 10.0, 226, 20, 18, 0.1, 35, 34, 1.25, 0.075,
+    ("park lawn", 3.2, 10.0, 226, 20, 18, 0.1, 35, 34, 1.25, 0.075,
      (1.0, 1.02, 0.95), 1.0, 0.93, 1.07, 0.0, 0.6, 0.2, 0.008, 88, 0.26, 0.07),
-    (2.2, 7.0, 236, 300, 18, 0.1, -150, 60, 0.25, 0.009,
+    ("gravel walk", 2.2, 7.0, 236, 300, 18, 0.1, -150, 60, 0.25, 0.009,
      (1.03, 0.99, 1.03), 1.2, 1.03, 0.82, 0.042, 0.9, 0.5, 0.014, 70, 0.3, 0.11),
-    (5.6, 11.0, 196, 150, 18, 0.1, 80, 48, 1.1, 0.019,
+    ("zebra crossing", 5.6, 11.0, 196, 150, 18, 0.1, 80, 48, 1.1, 0.019,
      (0.97, 1.0, 1.04), 1.1, 0.96, 0.93, 0.019, 0.9, 0.3, 0.012, 66, 0.34, 0.09),
-    (2.4, 6.0, 222, 245, 18, 0.1, 10, 75, 0.1, -0.038,
+    ("glass front", 2.4, 6.0, 222, 245, 18, 0.1, 10, 75, 0.1, -0.038,
      (1.12, 1.01, 0.84), 1.02, 1.04, 0.92, 0.009, 1.0, 0.9, 0.026, 62, 0.19, 0.09),
-    (3.6, 9.5, 208, 205, 18, 0.1, -20, 28, 1.35, 0.112,
+    ("brick wall", 3.6, 9.5, 208, 205, 18, 0.1, -20, 28, 1.35, 0.112,
      (1.04, 1.0, 0.94), 0.95, 1.1, 1.04, 0.0, 0.8, 0.3, 0.01, 76, 0.26, 0.09),
-    (4.0, 8.0, 218, 120, 18, 0.1, 160, 50, 0.4, 0.009,
+    ("garden steps", 4.0, 8.0, 218, 120, 18, 0.1, 160, 50, 0.4, 0.009,
      (0.97, 1.03, 0.99), 0.98, 0.97, 0.79, 0.033, 1.2, 0.4, 0.016, 54, 0.26, 0.13),
-    (6.4, 12.0, 200, 25, 18, 0.1, 100, 40, 0.9, 0.028,
+    ("underpass", 6.4, 12.0, 200, 25, 18, 0.1, 100, 40, 0.9, 0.028,
      (0.95, 1.0, 1.07), 1.18, 0.94, 0.97, 0.028, 0.8, 0.4, 0.011, 72, 0.34, 0.07),
-    (2.9, 8.0, 228, 105, 18, 0.1, -100, 32, 1.15, 0.085,
+    ("shutters", 2.9, 8.0, 228, 105, 18, 0.1, -100, 32, 1.15, 0.085,
      (1.06, 1.0, 0.92), 0.84, 1.06, 1.06, 0.0, 0.7, 0.3, 0.012, 80, 0.3, 0.11),
 )  # fmt: skip
 
@@ -177,22 +167,8 @@ def make_cameras() -> tuple[Camera, ...]:
     """
     cameras = []
     for index, row in enumerate(_TABLE):
-        height, distance, pixels, heading, spread, against, azimuth, elevation, strength, warmth, *tone = row
-        sky = 0.62 if strength > 0.5 else 0.85
-        cameras.append(
-            Camera(
-                index,
-                SCENES[index],
-                height,
-                distance,
-                float(pixels),
-                math.radians(heading),
-                math.radians(spread),
-                against,
-                unit_direction(azimuth, elevation),
-                (strength * (1 + warmth), strength, strength * (1 - warmth)),
-                (sky * (1 - 0.5 * warmth), sky, sky * (1 + 0.6 * warmth)),
-                *tone,
-            )
-        )
+        scene, height, distance, pixels, heading, spread, against, azimuth, elevation, strength, warmth, *tone = row
+        place = (height, distance, float(pixels), math.radians(heading), math.radians(spread), against)
+        light = (unit_direction(azimuth, elevation), *colors_of_light(strength, warmth))
+        cameras.append(Camera(index, scene, *place, *light, *tone))
     return tuple(cameras)

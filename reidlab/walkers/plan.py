@@ -78,11 +78,7 @@ class Plan:
 
 
 def make_plan(num_identities: int, seed: int) -> Plan:
-    """Decide what a world of this size holds; 1467 identities give CUHK03's own counts.
-
-    Args:
-        num_identities: 10..9999.
-        seed: any whole number from 0 on.
+    """Decide what a world of 10..9999 identities holds; 1467 give CUHK03's own counts.
 
     Raises:
         ValueError: too few or too many identities.

@@ -65,19 +65,18 @@ def make_weights(
 ) -> dict[str, Any]:
     """Draw the streets, train on them and write the weights.
 
+    One thread computes, however many there are: with another number sums are rounded in another order, and
+    the file would depend on the machine's cores.
+
     Args:
         config: settings of the training, for the shipped file `street_config()`.
         data: folder for the crops (0.5 MB a person); used again if it holds the same streets.
         out: the weights file.
-        people: how many strangers, a multiple of 40, from 80 on.
-        jobs: processes that draw.
+        people: how many strangers, a multiple of 40, from 80 on; jobs: processes that draw them.
         report: called with each row of the training's history.
 
     Returns:
         The recipe: streets and settings as written into the file, seconds, and the file's SHA-256.
-
-    One thread computes, however many there are: with another number sums are rounded in another order, and
-    the file would depend on the machine's cores.
     """
     start = time.perf_counter()
     streets = Streets(people, SEED)
@@ -112,10 +111,8 @@ def measure(
     """Score a model on drawn people it was not trained on: the held-out strangers, and both boxes of a world.
 
     Args:
-        model: in evaluation mode.
-        streets: folder of the crops.
-        walkers: folder of a world.
-        seed: what the model was trained with.
+        model: in evaluation mode; seed: what it was trained with.
+        streets, walkers: folders of the crops and of a world.
     """
     sets = [StreetCrops(streets), *(CUHK03(walkers, box=box, protocol="new") for box in ("labeled", "detected"))]
     return [score_record(evaluate_model(model, data), data, seeds=[seed]) for data in sets]

@@ -9,11 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.body import Pose, Solids, SolidsBuilder, body_solids
 from reidlab.walkers.camera import Camera
-from reidlab.walkers.raster import Surface, project, rasterize
+from reidlab.walkers.raster import project, rasterize
 from reidlab.walkers.shade import shade
-from reidlab.walkers.solids import Solids, SolidsBuilder
 from reidlab.walkers.wardrobe import Person, sample_person
 
 BEHIND, FRONT = 4, 2  # passers-by per camera
@@ -36,14 +35,12 @@ class Sprite:
 
 
 def draw_figure(solids: Solids, person: Person, pose: Pose, camera: Camera, scale: float, light: float) -> Sprite:
-    """Draw one walker or thing, anti-aliased, as a sprite.
+    """Draw one walker or thing, anti-aliased, as a sprite; its `x` and `y` are in output pixels.
 
     Args:
-        solids: what to draw, in its own frame.
+        solids, pose, camera: what to draw, in its own frame; where it stands; who sees it.
         person: whose colours the materials take.
-        pose: where it stands.
-        camera: the camera.
-        scale: output pixels per native pixel; `x` and `y` of the sprite are in output pixels.
+        scale: output pixels per native pixel.
         light: brightness of the sun, 1.0 = usual.
     """
     fine = project(solids, pose, camera, 2 * scale)
@@ -54,44 +51,30 @@ def draw_figure(solids: Solids, person: Person, pose: Pose, camera: Camera, scal
     color = shade(fine, seen, person, camera, light)
     parts = np.zeros(4 * height * width, np.uint8)
     parts[seen.index] = solids.part[seen.solid]
-    picture = _shrink(seen, color)
-    return Sprite(picture, x, y, _shrink_parts(parts.reshape(2 * height, 2 * width), picture[3]))
-
-
-def _shrink(seen: Surface, color: np.ndarray) -> np.ndarray:
-    """Average 2 by 2 pixels of colour and coverage."""
-    h, w = seen.shape
-    fine = np.zeros((4, h * w), np.float32)
-    fine[:3, seen.index] = color
-    fine[3, seen.index] = 1
-    fine = fine.reshape(4, h, w)
-    half = fine[:, 0::2] + fine[:, 1::2]
-    return (half[..., 0::2] + half[..., 1::2]) * np.float32(0.25)
-
-
-def _shrink_parts(parts: np.ndarray, cover: np.ndarray) -> np.ndarray:
-    """One label per 2 by 2 pixels where at least half of them are covered."""
+    parts = parts.reshape(2 * height, 2 * width)
+    drawn = np.zeros((4, 4 * height * width), np.float32)
+    drawn[:3, seen.index] = color
+    drawn[3, seen.index] = 1
+    drawn = drawn.reshape(4, 2 * height, 2 * width)
+    # Colour and coverage are means over 2 by 2 pixels; they have one label where at least half of them are covered.
+    half = drawn[:, 0::2] + drawn[:, 1::2]
+    picture = (half[..., 0::2] + half[..., 1::2]) * np.float32(0.25)
     label = np.maximum(parts[0::2], parts[1::2])
     label = np.maximum(label[:, 0::2], label[:, 1::2])
-    label[cover < 0.5] = 0
-    return label
+    label[picture[3] < 0.5] = 0
+    return Sprite(picture, x, y, label)
 
 
-def bicycle() -> Solids:
-    """A parked bicycle along y, wheels on the ground."""
+def _bicycle() -> Solids:
+    """Parked along y, wheels on the ground."""
     b = SolidsBuilder()
     for y in (-0.52, 0.52):
         ring = [(0.0, y + 0.33 * math.cos(a), 0.34 + 0.33 * math.sin(a)) for a in np.arange(17) * math.pi / 8]
         for p, q in pairwise(ring):
             b.add("occluder", "shoe", p, q, 0.017)
         b.add("occluder", "metal", (-0.02, y, 0.34), (0.02, y, 0.34), 0.04)
-    rear, front, crank, seat, head = (
-        (0, -0.52, 0.34),
-        (0, 0.52, 0.34),
-        (0, -0.08, 0.3),
-        (0, -0.2, 0.82),
-        (0, 0.36, 0.84),
-    )
+    rear, front, crank = (0, -0.52, 0.34), (0, 0.52, 0.34), (0, -0.08, 0.3)
+    seat, head = (0, -0.2, 0.82), (0, 0.36, 0.84)
     for p, q in ((rear, crank), (rear, seat), (crank, seat), (crank, head), (seat, head), (head, front)):
         b.add("occluder", "bag", p, q, 0.02)
     b.add("occluder", "shoe", (0, -0.3, 0.93), (0, -0.1, 0.94), (0.06, 0.04), (0.03, 0.03))
@@ -100,16 +83,14 @@ def bicycle() -> Solids:
     return b.build()
 
 
-def pole() -> Solids:
-    """A sign post."""
+def _pole() -> Solids:
     b = SolidsBuilder()
     b.add("occluder", "metal", (0, 0, 0.0), (0, 0, 3.2), 0.045, 0.04)
     b.add("occluder", "metal", (0, 0, 0.0), (0, 0, 0.12), 0.09, 0.08, 0.2)
     return b.build()
 
 
-def bin_() -> Solids:
-    """A litter bin."""
+def _bin() -> Solids:
     b = SolidsBuilder()
     b.add("occluder", "bag", (0, 0, 0.05), (0, 0, 0.75), 0.2, 0.22, 0.15)
     b.add("occluder", "shoe", (0, 0, 0.78), (0, 0, 0.84), 0.24, 0.2, 0.5)
@@ -129,12 +110,8 @@ def sprites(camera: Camera) -> dict[str, tuple[Sprite, ...]]:
         figure = draw_figure(body_solids(person, pose.phase), person, pose, camera, 1.0, 1.0)
         stock["behind" if behind else "front"].append(figure)
     dull = replace(sample_person(rng, 0, camera.pair, 0), shoe_color="black")
-    for make, paint, turn in (
-        (bicycle, "red", 1.3),
-        (bicycle, "navy", -1.8),
-        (pole, "grey", 0.0),
-        (bin_, "green", 0.0),
-    ):
+    things = (_bicycle(), "red", 1.3), (_bicycle(), "navy", -1.8), (_pole(), "grey", 0.0), (_bin(), "green", 0.0)
+    for thing, paint, turn in things:
         pose = Pose(0.0, turn, 0.0, camera.distance - 0.75)
-        stock["things"].append(draw_figure(make(), replace(dull, bag_color=paint), pose, camera, 1.0, 1.0))
+        stock["things"].append(draw_figure(thing, replace(dull, bag_color=paint), pose, camera, 1.0, 1.0))
     return {kind: tuple(figures) for kind, figures in stock.items()}

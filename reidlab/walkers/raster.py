@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reidlab.walkers.body import Pose
+from reidlab.walkers.body import Pose, Solids
 from reidlab.walkers.camera import Camera
-from reidlab.walkers.solids import Solids
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,6 @@ class Projected:
         e1, e2: (n, 2) the solid's (sideways, forward) unit vectors that point right across the axis and to the viewer.
         d1, d2: (n,) metres nearer per unit of e1 and e2.
         axis, side, front: (n, 3) the solid's own axes in world coordinates.
-        scale: (n,) pixels per metre.
         solids: what was projected.
     """
 
@@ -40,58 +38,38 @@ class Projected:
     axis: np.ndarray
     side: np.ndarray
     front: np.ndarray
-    scale: np.ndarray
     solids: Solids
 
     def bounds(self) -> tuple[float, float, float, float]:
         """Left, top, right, bottom of all silhouettes, in pixels."""
-        r = np.stack([self.r0, self.r1])
-        p = np.stack([self.p0, self.p1])
-        return (
-            float((p[..., 0] - r).min()),
-            float((p[..., 1] - r).min()),
-            float((p[..., 0] + r).max()),
-            float((p[..., 1] + r).max()),
-        )
+        r, p = np.stack([self.r0, self.r1])[..., None], np.stack([self.p0, self.p1])
+        return (*(float(v) for v in (p - r).min((0, 1))), *(float(v) for v in (p + r).max((0, 1))))
 
 
 def _normalize(v: np.ndarray) -> np.ndarray:
     return v / np.maximum(np.sqrt((v * v).sum(axis=-1, keepdims=True)), 1e-9)
 
 
-def world_matrix(pose: Pose) -> np.ndarray:
-    """Columns: the body's left, forward and up in world coordinates."""
+def turned(v: np.ndarray, pose: Pose) -> np.ndarray:
+    """Directions (n, 3) of the body's frame (left, forward, up) in world coordinates."""
     s, c = math.sin(pose.heading), math.cos(pose.heading)
-    return np.array([[-c, s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
-
-
-def _rotate(matrix: np.ndarray, v: np.ndarray) -> np.ndarray:
+    matrix = np.array([[-c, s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
     return v[:, :1] * matrix[:, 0] + v[:, 1:2] * matrix[:, 1] + v[:, 2:] * matrix[:, 2]
 
 
-def _in_world(solids: Solids, pose: Pose) -> tuple[np.ndarray, ...]:
-    """Both ends of every solid and its three axes, in world coordinates."""
-    m = world_matrix(pose)
-    place = np.array([pose.x, pose.y, 0.0])
-    w0, w1 = _rotate(m, solids.start) + place, _rotate(m, solids.end) + place
-    axis = _normalize(w1 - w0 + 1e-7)
-    side = _rotate(m, solids.frame)
-    side = _normalize(side - (side * axis).sum(1, keepdims=True) * axis)
-    front = np.cross(axis, side)
-    front *= np.where((front * m[:, 1]).sum(1, keepdims=True) < 0, -1.0, 1.0)
-    return w0, w1, axis, side, front
+def placed(points: np.ndarray, pose: Pose) -> np.ndarray:
+    """Points (n, 3) of the body's frame in world coordinates."""
+    return turned(points, pose) + np.array([pose.x, pose.y, 0.0])
 
 
 def project(solids: Solids, pose: Pose, camera: Camera, scale: float = 1.0) -> Projected:
-    """Place solids in the world and project them; (0, 0) is the optical axis.
-
-    Args:
-        solids: n solids in the body's frame.
-        pose: place and heading.
-        camera: the camera.
-        scale: pixels per native pixel.
-    """
-    w0, w1, axis, side, front = _in_world(solids, pose)
+    """Place solids in the world and project them; (0, 0) is the optical axis, `scale` pixels per native pixel."""
+    w0, w1 = placed(solids.start, pose), placed(solids.end, pose)
+    axis, side = _normalize(w1 - w0 + 1e-7), turned(solids.frame, pose)
+    side = _normalize(side - (side * axis).sum(1, keepdims=True) * axis)
+    front = np.cross(axis, side)
+    forward = turned(np.array([[0.0, 1.0, 0.0]]), pose)
+    front *= np.where((front * forward).sum(1, keepdims=True) < 0, -1.0, 1.0)
     c0, c1 = camera.to_camera(w0), camera.to_camera(w1)
     f = camera.focal * scale
     p0, p1 = f * c0[:, :2] / c0[:, 2:], f * c1[:, :2] / c1[:, 2:]
@@ -111,24 +89,8 @@ def project(solids: Solids, pose: Pose, camera: Camera, scale: float = 1.0) -> P
     e2 *= np.where((e2 * mean * v).sum(1, keepdims=True) < 0, -1.0, 1.0)
     d1, d2 = (e1 * mean * v).sum(1), (e2 * mean * v).sum(1)
     k0, k1 = f / c0[:, 2], f / c1[:, 2]
-    return Projected(
-        p0,
-        p1,
-        c0[:, 2],
-        c1[:, 2],
-        r0 * k0,
-        r1 * k1,
-        solids.cap,
-        e1,
-        e2,
-        d1,
-        d2,
-        axis,
-        side,
-        front,
-        0.5 * (k0 + k1),
-        solids,
-    )
+    ends = (p0, p1, c0[:, 2], c1[:, 2], r0 * k0, r1 * k1, solids.cap)
+    return Projected(*ends, e1, e2, d1, d2, axis, side, front, solids)
 
 
 @dataclass(frozen=True)
@@ -152,13 +114,7 @@ class Surface:
 
 
 def rasterize(p: Projected, origin: tuple[float, float], shape: tuple[int, int]) -> Surface:
-    """Find the nearest solid at every pixel.
-
-    Args:
-        p: projected solids.
-        origin: (x, y) on the screen of the buffer's top-left corner.
-        shape: (H, W) of the buffer.
-    """
+    """Find the nearest solid at every pixel of a buffer (H, W) whose top-left corner is at `origin` on the screen."""
     height, width = shape
     depth = np.full(shape, 1e9, np.float32)
     solid = np.full(shape, -1, np.int16)

@@ -8,22 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from reidlab.data.names import BOXES
-from reidlab.walkers.body import Pose, body_solids
+from reidlab.walkers.body import PART_NUMBERS, Pose, Solids, body_solids
 from reidlab.walkers.camera import Camera
 from reidlab.walkers.props import Sprite, draw_figure, sprites
-from reidlab.walkers.raster import world_matrix
+from reidlab.walkers.raster import placed
 from reidlab.walkers.scene import CENTER, scene_picture
-from reidlab.walkers.sensor import develop, resample, resize
-from reidlab.walkers.solids import PARTS
+from reidlab.walkers.sensor import develop, resample
 from reidlab.walkers.wardrobe import Person
 
-OCCLUDER, SHOES = (next(k for k, name in PARTS.items() if name == wanted) for wanted in ("occluder", "shoes"))
 Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
 class ShotPlan:
-    """Everything about a shot that chance decides; none of it depends on what the walker wears.
+    """Everything about a shot that is sampled at random; none of it depends on what the walker wears.
 
     Args:
         pose: phase, heading and place of the walker.
@@ -78,10 +76,9 @@ def plan_shot(camera: Camera, track: np.random.Generator, rng: np.random.Generat
     """Decide pose, light, neighbours and box errors of one shot.
 
     Args:
-        camera: which camera.
+        camera: which camera; index: number of the shot, 0..4.
         track: generator of what the shots of one walker at one camera share; give a fresh one of the same seed.
         rng: generator of this shot alone.
-        index: number of the shot, 0..4.
     """
     heading = camera.heading + track.normal(0, camera.spread) + (math.pi if track.random() < camera.against else 0.0)
     x, y = track.uniform(-1.3, 1.3), camera.distance + track.uniform(-0.9, 0.9)
@@ -97,27 +94,16 @@ def plan_shot(camera: Camera, track: np.random.Generator, rng: np.random.Generat
     behind = tuple((int(rng.integers(4)), float(rng.normal(0, 55))) for _ in range(rng.binomial(2, camera.crowd)))
     front = ()
     if rng.random() < camera.occlusion:
-        kind = "front" if rng.random() < 0.35 else "things"
-        near = 26 if kind == "things" else 44
-        front = (
-            (kind, int(rng.integers(2 if kind == "front" else 4)), float(rng.choice((-1, 1)) * rng.uniform(near, 62))),
-        )
+        kind, number, near = ("front", 2, 44) if rng.random() < 0.35 else ("things", 4, 26)
+        front = ((kind, int(rng.integers(number)), float(rng.choice((-1, 1)) * rng.uniform(near, 62))),)
     margin = tuple(int(m) for m in rng.integers(1, 4, 4))
     errors = rng.normal(0, 1, 4) * (0.035, 0.03, 0.07, 0.08) + (0, 0, 0.05, 0.04)
     if rng.random() < 0.12:  # a detector that lost the feet or the head
         errors[2] -= 0.22
         errors[1] += float(rng.choice((-0.09, 0.07)))
-    return ShotPlan(
-        pose,
-        float(light * np.exp(rng.normal(0, 0.03))),
-        float(rng.uniform(0.4, 1.6)),
-        behind,
-        front,
-        tuple(float(t) for t in tone),
-        margin,
-        tuple(float(e) for e in errors),
-        int(rng.integers(1 << 31)),
-    )
+    light, motion = float(light * np.exp(rng.normal(0, 0.03))), float(rng.uniform(0.4, 1.6))
+    tone, errors = tuple(float(t) for t in tone), tuple(float(e) for e in errors)
+    return ShotPlan(pose, light, motion, behind, front, tone, margin, errors, int(rng.integers(1 << 31)))
 
 
 def _boxes(figure: Sprite, plan: ShotPlan, scale: float) -> tuple[Box, Box]:
@@ -137,18 +123,7 @@ def _boxes(figure: Sprite, plan: ShotPlan, scale: float) -> tuple[Box, Box]:
 
 
 def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1.0, boxes=BOXES) -> Shot:
-    """Draw one shot.
-
-    Args:
-        person: who walks.
-        camera: who sees.
-        plan: how and where.
-        scale: output pixels per native pixel.
-        boxes: which boxes the picture must hold; fewer are quicker.
-
-    Returns:
-        Image, mask and boxes; the boxes asked for lie inside the image.
-    """
+    """Draw one shot at `scale` output pixels per native pixel; the named boxes lie inside the image."""
     solids = body_solids(person, plan.pose.phase)
     figure = draw_figure(solids, person, plan.pose, camera, scale, plan.light)
     labeled, detected = _boxes(figure, plan, scale)
@@ -158,24 +133,20 @@ def render_shot(person: Person, camera: Camera, plan: ShotPlan, scale: float = 1
     shape = (bottom - top, right - left)
     light = resample(scene_picture(camera), left / scale + CENTER[0], top / scale + CENTER[1], 1 / scale, shape)
     light *= _daylight(camera, plan.light)
+    point = camera.to_camera(np.array([[plan.pose.x, plan.pose.y, 0.9]]))[0]
+    middle = float(camera.focal * point[0] / point[2])  # of the walker, native pixels right of the optical axis
     for number, offset in plan.behind:
-        side = 1 if offset >= 0 else -1
-        _paste(
-            light, sprites(camera)["behind"][number], offset + 30 * side + camera_x(camera, plan), (left, top), scale
-        )
+        away = offset + (30 if offset >= 0 else -30)
+        _paste(light, sprites(camera)["behind"][number], away + middle, (left, top), scale)
     light *= _shadow(solids, camera, plan, (left, top), shape, scale)
     mask = np.zeros(shape, np.uint8)
     _paste_figure(light, mask, figure, (left, top))
     covered = np.zeros(shape, bool)
     for kind, number, offset in plan.front:
-        covered |= (
-            _paste(light, sprites(camera)[kind][number], offset + camera_x(camera, plan), (left, top), scale) > 0.5
-        )
-    body = int(np.count_nonzero(mask))
-    occluded = float(np.count_nonzero(covered & (mask > 0))) / max(body, 1)
-    mask[covered] = OCCLUDER
-    rng = np.random.default_rng(plan.noise)
-    image = develop(light, camera, rng, scale, plan.motion, plan.tone)
+        covered |= _paste(light, sprites(camera)[kind][number], offset + middle, (left, top), scale) > 0.5
+    occluded = float(np.count_nonzero(covered & (mask > 0))) / max(int(np.count_nonzero(mask)), 1)
+    mask[covered] = PART_NUMBERS["occluder"]
+    image = develop(light, camera, np.random.default_rng(plan.noise), scale, plan.motion, plan.tone)
     move = lambda box: (box[0] - left, box[1] - top, box[2] - left, box[3] - top)  # noqa: E731
     return Shot(image, mask, move(labeled), move(detected), occluded, (round(left / scale), round(top / scale)))
 
@@ -186,23 +157,19 @@ def _daylight(camera: Camera, light: float) -> np.ndarray:
     return ((sun * light + sky) / (sun + sky)).astype(np.float32)[:, None, None]
 
 
-def camera_x(camera: Camera, plan: ShotPlan) -> float:
-    """Where the walker stands on the screen, native pixels right of the optical axis."""
-    point = camera.to_camera(np.array([[plan.pose.x, plan.pose.y, 0.9]]))[0]
-    return float(camera.focal * point[0] / point[2])
-
-
 def _paste_figure(light: np.ndarray, mask: np.ndarray, figure: Sprite, origin: tuple[int, int]) -> None:
     """Lay the walker over the picture; the region is large enough to hold all but soft edges."""
     x, y = figure.x - origin[0], figure.y - origin[1]
     h, w = figure.parts.shape
     x0, y0 = max(0, x), max(0, y)
     x1, y1 = min(light.shape[2], x + w), min(light.shape[1], y + h)
-    part = figure.light[:, y0 - y : y1 - y, x0 - x : x1 - x]
-    window = light[:, y0:y1, x0:x1]
+    _cover(light[:, y0:y1, x0:x1], figure.light[:, y0 - y : y1 - y, x0 - x : x1 - x])
+    mask[y0:y1, x0:x1] = figure.parts[y0 - y : y1 - y, x0 - x : x1 - x]
+
+
+def _cover(window: np.ndarray, part: np.ndarray) -> None:
     window *= 1 - part[3]
     window += part[:3]
-    mask[y0:y1, x0:x1] = figure.parts[y0 - y : y1 - y, x0 - x : x1 - x]
 
 
 def _paste(light: np.ndarray, sprite: Sprite, offset: float, origin: tuple[int, int], scale: float) -> np.ndarray:
@@ -216,18 +183,15 @@ def _paste(light: np.ndarray, sprite: Sprite, offset: float, origin: tuple[int, 
     if left >= right or top >= bottom:
         return covered
     part = resample(sprite.light, x0 + left / scale, y0 + top / scale, 1 / scale, (bottom - top, right - left))
-    window = light[:, top:bottom, left:right]
-    window *= 1 - part[3]
-    window += part[:3]
+    _cover(light[:, top:bottom, left:right], part)
     covered[top:bottom, left:right] = part[3]
     return covered
 
 
-def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, int], scale: float) -> np.ndarray:
+def _shadow(solids: Solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, int], scale: float) -> np.ndarray:
     """How much light the ground keeps behind the walker's shadow, (1, H, W), drawn at a quarter of the size."""
     step = 4
     h, w = -(-shape[0] // step), -(-shape[1] // step)
-    matrix, place = world_matrix(plan.pose), np.array([plan.pose.x, plan.pose.y, 0.0])
     big = np.flatnonzero(solids.radii[:, 0] > 0.05)
     dark = np.zeros((h, w), np.float32)
     sun = np.array(camera.sun)
@@ -235,30 +199,27 @@ def _shadow(solids, camera: Camera, plan: ShotPlan, origin, shape: tuple[int, in
     share = strength * sun[2] / (strength * sun[2] + camera.sky_color[1])
     gx = (np.arange(w, dtype=np.float32) + 0.5) * step + origin[0]
     gy = (np.arange(h, dtype=np.float32) + 0.5) * step + origin[1]
+
+    def on_screen(world: np.ndarray) -> np.ndarray:
+        seen = camera.to_camera(world)
+        return camera.focal * scale * seen[:, :2] / seen[:, 2:]
+
     ends = []
     for points in (solids.start[big], solids.end[big]):
-        world = points[:, :1] * matrix[:, 0] + points[:, 1:2] * matrix[:, 1] + points[:, 2:] * matrix[:, 2] + place
-        world = world - sun * (world[:, 2:] / sun[2])
-        seen = camera.to_camera(world)
-        ends.append(camera.focal * scale * seen[:, :2] / seen[:, 2:])
+        world = placed(points, plan.pose)
+        ends.append(on_screen(world - sun * (world[:, 2:] / sun[2])))
     flat = camera.focal * scale / camera.distance
     for a, b, radius in zip(*ends, solids.radii[big, 0], strict=True):
         _smear(dark, gx, gy, a, b, radius * flat, camera.pitch)
     shade = 1 - np.float32(0.9 * share) * dark
     contact = np.zeros_like(dark)
-    feet = np.flatnonzero((solids.part == SHOES) & (solids.cap == 1))
+    feet = np.flatnonzero((solids.part == PART_NUMBERS["shoes"]) & (solids.cap == 1))
     for i in {bool(solids.start[i, 0] > 0): i for i in feet}.values():  # whatever the light, none gets under a foot
-        spot = _foot_spot(solids, i, matrix, place, camera, scale)
+        middle = 0.5 * (solids.start[i] + solids.end[i]) * (1, 1, 0)
+        spot = on_screen(placed(middle[None], plan.pose))[0]
         _smear(contact, gx, gy, spot, spot, 0.14 * flat, camera.pitch)
     shade *= 1 - np.float32(0.5) * contact
     return resample(shade[None], 0, 0, 1 / step, shape)
-
-
-def _foot_spot(solids, i: int, matrix, place, camera: Camera, scale: float) -> np.ndarray:
-    middle = 0.5 * (solids.start[i] + solids.end[i]) * (1, 1, 0)
-    world = (matrix * middle).sum(1) + place
-    seen = camera.to_camera(world[None])[0]
-    return camera.focal * scale * seen[:2] / seen[2]
 
 
 def _smear(dark: np.ndarray, gx, gy, a, b, radius: float, pitch: float) -> None:
@@ -275,8 +236,3 @@ def _smear(dark: np.ndarray, gx, gy, a, b, radius: float, pitch: float) -> None:
     dark_part = np.clip(1.25 - np.sqrt((x - t * ux) ** 2 + (y - t * uy) ** 2) / radius, 0, 1)
     window = dark[slice(*rows), slice(*cols)]
     np.maximum(window, dark_part, out=window)
-
-
-def resized(shot: Shot, size: tuple[int, int], box: str = "labeled") -> np.ndarray:
-    """The crop of one box at a fixed size (height, width), uint8."""
-    return resize(shot.crop(box)[0], size)

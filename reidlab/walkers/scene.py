@@ -230,24 +230,15 @@ STREETS: dict[str, Street] = {
 }
 
 
-def _rays(camera: Camera) -> np.ndarray:
-    """World direction (H, W, 3) through every native pixel."""
-    a = camera.axes()
-    x = (np.arange(WIDTH) + 0.5 - CENTER[0]) / camera.focal
-    y = (np.arange(HEIGHT) + 0.5 - CENTER[1]) / camera.focal
-    return x[None, :, None] * a[0] + y[:, None, None] * a[1] + a[2]
-
-
 @lru_cache(maxsize=10)
 def scene_picture(camera: Camera) -> np.ndarray:
-    """The empty street, linear light, float32 (3, 640, 900).
-
-    Args:
-        camera: which camera looks at it.
-    """
+    """The empty street before a camera, linear light, float32 (3, 640, 900)."""
     street = camera.street or STREETS[camera.scene]
     rng = np.random.default_rng(street.seed)
-    ray = _rays(camera)
+    axes = camera.axes()
+    x = (np.arange(WIDTH) + 0.5 - CENTER[0]) / camera.focal
+    y = (np.arange(HEIGHT) + 0.5 - CENTER[1]) / camera.focal
+    ray = x[None, :, None] * axes[0] + y[:, None, None] * axes[1] + axes[2]  # (640, 900, 3), in the world
     down = np.minimum(ray[..., 2], -1e-4)
     reach = camera.height / -down
     gx, gy = ray[..., 0] * reach, ray[..., 1] * reach
@@ -264,11 +255,7 @@ def scene_picture(camera: Camera) -> np.ndarray:
             for edge in (start, stop):
                 _paint(ground, np.abs(gy - camera.distance - edge) < 0.07, _rgb(0.4, 0.39, 0.37))
     if camera.scene == "zebra crossing":
-        _paint(
-            ground,
-            (np.abs(gy - camera.distance) < 1.5) & ((gx + 50) % 1.0 < 0.5),
-            _rgb(0.52, 0.52, 0.5) + 0 * gx[..., None],
-        )
+        _paint(ground, (np.abs(gy - camera.distance) < 1.5) & ((gx + 50) % 1.0 < 0.5), _rgb(0.52, 0.52, 0.5))
     ground *= np.array(street.ground_tint, np.float32)
     sun, sky = np.array(camera.sun_color, np.float32), np.array(camera.sky_color, np.float32)
     ground *= sun * max(0.0, camera.sun[2]) + sky * 0.9

@@ -85,18 +85,13 @@ def develop(
     motion: float = 1.0,
     tone: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> np.ndarray:
-    """Turn linear light into the camera's 8-bit picture.
+    """Turn linear light (3, H, W) into the camera's picture, uint8 (H, W, 3).
 
     Args:
-        light: (3, H, W) linear.
-        camera: the sensor.
-        rng: source of the noise.
+        light, camera, rng: the light, the sensor, the source of the noise.
         scale: pixels per native pixel; blur shrinks with it.
         motion: strength of the motion blur in this shot, 1.0 = usual.
         tone: gains (r, g, b) on top of the camera's own.
-
-    Returns:
-        uint8 (H, W, 3).
     """
     still = blur(light, camera.defocus * scale, 1)
     still = blur(still, math.hypot(camera.defocus, camera.motion * motion * 1.6) * scale, 2)

@@ -6,14 +6,13 @@ from functools import lru_cache
 
 import numpy as np
 
+from reidlab.walkers.body import MATERIALS, PART_NUMBERS
 from reidlab.walkers.camera import Camera
 from reidlab.walkers.raster import Projected, Surface
-from reidlab.walkers.solids import MATERIALS, PARTS
 from reidlab.walkers.wardrobe import HAIR_COLORS, SKIN_TONES, Person, rgb_of
 
 SIZE = 256  # side of the periodic noise pictures
 SKIN, HAIR, HAT, TORSO, SLEEVE, BOTTOM, LEG, SHOE, BAG, INNER, METAL, SOLE = range(len(MATERIALS))
-_BARE_LEGS = next(number for number, name in PARTS.items() if name == "bare legs")
 # How deep the folds are and how visible the weave is, by material.
 _FOLDS = np.array([0.0, 0.5, 0.15, 0.42, 0.55, 0.3, 0.5, 0.1, 0.25, 0.3, 0.0, 0.0], np.float32)
 _GRAIN = np.array([0.03, 0.18, 0.12, 0.1, 0.1, 0.1, 0.12, 0.08, 0.1, 0.08, 0.05, 0.05], np.float32)
@@ -221,30 +220,19 @@ def _cloth(p: Projected, s: Surface, person: Person) -> dict[str, np.ndarray]:
     }
 
 
-def shade(
-    p: Projected, s: Surface, person: Person, camera: Camera, light: float = 1.0, detail: float = 1.0
-) -> np.ndarray:
-    """Linear-light colour (3, N) of every covered pixel.
-
-    Args:
-        p: projected solids of one walker.
-        s: what is seen of them.
-        person: attributes.
-        camera: whose light falls on the walker.
-        light: brightness of the sun in this shot, 1.0 = the camera's usual.
-        detail: depth of folds and grain, 1.0 = usual.
-    """
+def shade(p: Projected, s: Surface, person: Person, camera: Camera, light: float = 1.0) -> np.ndarray:
+    """Linear-light colour (3, N) of every covered pixel, under a sun `light` times as bright as the camera's usual."""
     solids = p.solids
     material = solids.material[s.solid]
     cloth = _cloth(p, s, person)
     albedo = _albedo(person, material, cloth)
     if person.tights is not None:
-        below = np.flatnonzero(solids.part[s.solid] == _BARE_LEGS)
+        below = np.flatnonzero(solids.part[s.solid] == PART_NUMBERS["bare legs"])
         albedo[:, below] = rgb_of(person.tights)[:, None]
     # The seed moves the noise so that every person's folds are their own; solids differ by number.
     u = cloth["u"] * 330 + (person.shade % 241) + s.solid * 37.0
     v = cloth["v"] * 150 + (person.shade % 239)
-    folds = _FOLDS[material] * np.float32(detail)
+    folds = _FOLDS[material]
     if person.top == "puffer":
         quilt = np.isin(material, (TORSO, SLEEVE))
         ridge = np.where(quilt, np.sin(cloth["v"] * (2 * np.pi / 0.085)) * 0.75, 0).astype(np.float32)
@@ -254,7 +242,7 @@ def shade(
     bend_u = folds * noise["slope_u"][cell]
     bend_v = folds * noise["slope_v"][cell] + ridge
     normal = _normals(p, s, cloth, bend_u, bend_v)
-    grain = 1 + _GRAIN[material] * np.float32(detail) * sample_noise("rough", u * 2.4, v * 5)
+    grain = 1 + _GRAIN[material] * sample_noise("rough", u * 2.4, v * 5)
     sun, sky = _light(normal, camera, light)
     view = camera.axes()[2].astype(np.float32)
     gloss = np.maximum(0, -(normal[0] * view[0] + normal[1] * view[1] + normal[2] * view[2]))

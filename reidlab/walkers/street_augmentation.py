@@ -95,15 +95,18 @@ class StreetAugmentation:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images: got {images.dtype} {tuple(images.shape)}, expected torch.uint8 (B, 3, H, W)")
         x = self._cut(images, generator)
-        x = self._lower_resolution(x, generator)
-        x = self._soften_or_sharpen(x, generator)
-        x = self._shadow(x, generator)
-        x = self._gamma_and_channels(x, generator)
-        x = self._saturation_and_grey(x, generator)
-        x = self._contrast_and_offset(x, generator)
-        x = self._noise(x, generator).clamp(0, 1)
-        x = v2.functional.normalize(x, list(IMAGENET_MEAN), list(IMAGENET_STD))
-        return self._erase(x, generator)
+        for strength, step in (
+            (self.blur, self._lower_resolution),
+            (self.blur, self._soften_or_sharpen),
+            (self.shade, self._shadow),
+            (self.colour, self._gamma_and_channels),
+            (self.colour or self.grey, self._saturation_and_grey),
+            (self.colour, self._contrast_and_offset),
+            (self.noise, self._noise),
+        ):
+            x = step(x, generator) if strength else x
+        x = v2.functional.normalize(x.clamp(0, 1), list(IMAGENET_MEAN), list(IMAGENET_STD))
+        return self._erase(x, generator) if self.erasing else x
 
     def _cut(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Cut (B, 3, H, W) to (B, 3, height, width) by one affine map an image, as float32 in [0, 1]."""
@@ -129,8 +132,6 @@ class StreetAugmentation:
 
     def _lower_resolution(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Shrink about a third of the images to 0.3–0.8 of their sides and enlarge them again."""
-        if not self.blur:
-            return x
         chosen = (_uniform(generator, x, len(x)) < 0.35 * self.blur).nonzero()[:, 0]
         if not len(chosen):
             return x
@@ -144,8 +145,6 @@ class StreetAugmentation:
 
     def _soften_or_sharpen(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Move six images in ten towards a 3×3 smoothed copy (amount > 0) or away from it (< 0)."""
-        if not self.blur:
-            return x
         line = torch.tensor([0.25, 0.5, 0.25], device=x.device)
         kernel = torch.outer(line, line).expand(3, 1, 3, 3)
         soft = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=3)
@@ -155,8 +154,6 @@ class StreetAugmentation:
 
     def _shadow(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Darken one side of a straight, more or less soft edge by up to 60 %."""
-        if not self.shade:
-            return x
         number = len(x)
         shaded = _per_image((_uniform(generator, x, number) < self.shade).float())
         down = torch.linspace(-1, 1, self.height, device=x.device)[:, None]
@@ -170,8 +167,6 @@ class StreetAugmentation:
 
     def _gamma_and_channels(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Bend the tone curve, then mix and amplify the channels: light of another colour on another sensor."""
-        if not self.colour:
-            return x
         number, strength = len(x), self.colour
         x = x.clamp(1e-3, 1) ** _per_image(_factor(generator, x, 0.25 * strength, number))
         mixing = torch.eye(3, device=x.device) + _normal(generator, x, number, 3, 3) * 0.06 * strength
@@ -188,21 +183,15 @@ class StreetAugmentation:
         return x
 
     def _contrast_and_offset(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.colour:
-            return x
         mean = x.mean(dim=(1, 2, 3), keepdim=True)
         contrast = _per_image(_factor(generator, x, 0.2 * self.colour, len(x)))
         return mean + contrast * (x - mean) + 0.03 * self.colour * _normal(generator, x, len(x), 3, 1, 1)
 
     def _noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Add white noise; squared draws make most images nearly clean."""
-        if not self.noise:
-            return x
         return x + _normal(generator, x, *x.shape) * (_uniform(generator, x, len(x), 1, 1, 1) ** 2 * self.noise)
 
     def _erase(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.erasing:
-            return x
         x = x.clone()
         for index in (_uniform(generator, x, len(x)) < self.erasing).nonzero()[:, 0].tolist():
             area = _number(generator, 0.02, 0.3) * self.height * self.width

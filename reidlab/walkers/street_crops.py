@@ -21,7 +21,7 @@ HELD_OUT = 0.04
 
 @dataclass(frozen=True)
 class CropSource:
-    """Crops in one array on disk, read as they are asked for.
+    """Crops in one array on disk, read when they are needed.
 
     Args:
         root: the folder that `Streets.write` made.

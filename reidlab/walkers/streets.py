@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import math
 import os
-import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from reidlab.errors import DataError
-from reidlab.files import atomic_path, read_json, sweep, write_json
+from reidlab.files import atomic_path, sweep, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.walkers.body import Pose
-from reidlab.walkers.camera import Camera, Street, unit_direction
-from reidlab.walkers.processes import in_order
+from reidlab.walkers.camera import Camera, Street, colors_of_light, unit_direction
+from reidlab.walkers.processes import check_room, check_whole, errors_explained, holds, in_order, is_whole
 from reidlab.walkers.render import plan_shot, render_shot
 from reidlab.walkers.scene import GROUNDS, WALLS
 from reidlab.walkers.sensor import resize
-from reidlab.walkers.strangers import sample_stranger
-from reidlab.walkers.wardrobe import ARMS, Person
+from reidlab.walkers.wardrobe import ARMS, Person, sample_stranger
 
 PEOPLE_PER_SITE, CAMERAS, SHOTS = 40, 4, 4
 SIZE = (144, 72)  # height and width of stored crops: 128 x 64 with a border for random crops
@@ -36,7 +32,7 @@ _ARM_SHARES = (0.6, 0.12, 0.08, 0.08, 0.12)
 
 
 class Streets:
-    """People for training on, each before four cameras that nobody else's site has.
+    """People to train on, before cameras that no other site has.
 
     A site is four random cameras that see the same 40 strangers, four times each, from any side. `World` is a
     town with ten fixed cameras and is for measuring; `Streets` is for learning what holds in every town.
@@ -55,9 +51,9 @@ class Streets:
     """
 
     def __init__(self, num_people: int = 6000, seed: int = 0) -> None:
-        if not _whole(num_people) or num_people < PEOPLE_PER_SITE or num_people % PEOPLE_PER_SITE:
+        if not is_whole(num_people, PEOPLE_PER_SITE, math.inf) or num_people % PEOPLE_PER_SITE:
             raise ValueError(f"got num_people={num_people!r}, expected a multiple of {PEOPLE_PER_SITE}")
-        if not _whole(seed) or seed < 0:
+        if not is_whole(seed, 0, math.inf):
             raise ValueError(f"got seed={seed!r}, expected a whole number from 0 on")
         self.num_people, self.seed = int(num_people), int(seed)
 
@@ -69,16 +65,13 @@ class Streets:
         """How many sites there are."""
         return self.num_people // PEOPLE_PER_SITE
 
-    def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence([self.seed, 7919, *key]))
-
     def person(self, number: int) -> Person:
         """Stranger `number`, 0..num_people-1."""
-        return sample_stranger(self._rng(1, number), number + 1)
+        return _person(self.seed, number)
 
     def camera(self, site: int, number: int) -> Camera:
         """Camera `number`, 0..3, of a site."""
-        return sample_camera(self._rng(2, site, number), site * CAMERAS + number)
+        return _camera(self.seed, site, number)
 
     def crop(self, person: int, camera: int, shot: int) -> np.ndarray:
         """One stored crop.
@@ -92,15 +85,11 @@ class Streets:
         Raises:
             ValueError: no such person, camera or shot.
         """
-        for name, value, stop in (
-            ("person", person, self.num_people),
-            ("camera", camera, CAMERAS),
-            ("shot", shot, SHOTS),
-        ):
-            if not _whole(value) or not 0 <= value < stop:
-                raise ValueError(f"got {name}={value!r}, expected a whole number 0..{stop - 1}")
-        seen_by = _cameras(self, person // PEOPLE_PER_SITE)[camera]
-        return street_crop(_wearer(self, person), seen_by, self._rng(3, person, camera, shot))
+        check_whole("person", person, 0, self.num_people)
+        check_whole("camera", camera, 0, CAMERAS)
+        check_whole("shot", shot, 0, SHOTS)
+        seen_by = self.camera(person // PEOPLE_PER_SITE, camera)
+        return street_crop(self.person(person), seen_by, _rng(self.seed, 3, person, camera, shot))
 
     @property
     def key(self) -> str:
@@ -124,22 +113,19 @@ class Streets:
         """
         if jobs is None:
             jobs = min(os.cpu_count() or 1, 64)
-        if not _whole(jobs) or not 1 <= jobs <= 64:
-            raise ValueError(f"got jobs={jobs!r}, expected a whole number 1..64, or None")
+        check_whole("jobs", jobs, 1, 65, ", or None")
         root, shape = Path(root), (self.num_people, CAMERAS, SHOTS, *SIZE, 3)
         if _is_there(root, self.key, shape):
             return root
-        root.mkdir(parents=True, exist_ok=True)
-        sweep(root)
-        need, free = math.prod(shape), shutil.disk_usage(root).free
-        if free < need:  # writing to a mapped file on a full disk would end the process without a word
-            reason = f"{need / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
-            raise OSError(errno.ENOSPC, f"{root}: {reason}; free space or choose another folder")
-        with termination_as_interrupt(), atomic_path(root / "crops.npy") as temporary:
-            self._fill(temporary, shape, int(jobs))
-            (root / "streets.json").unlink(missing_ok=True)  # that of the set which is replaced now
-        facts = {"dataset": _DATASET, "people": self.num_people, "people_per_site": PEOPLE_PER_SITE}
-        write_json(root / "streets.json", facts | {"seed": self.seed, "key": self.key})
+        with errors_explained(root, "street set"):
+            root.mkdir(parents=True, exist_ok=True)
+            sweep(root)
+            check_room(root, math.prod(shape))
+            with termination_as_interrupt(), atomic_path(root / "crops.npy") as temporary:
+                self._fill(temporary, shape, int(jobs))
+                (root / "streets.json").unlink(missing_ok=True)  # that of the set which is replaced now
+            facts = {"dataset": _DATASET, "people": self.num_people, "people_per_site": PEOPLE_PER_SITE}
+            write_json(root / "streets.json", facts | {"seed": self.seed, "key": self.key})
         return root
 
     def _fill(self, path: Path, shape: tuple[int, ...], jobs: int) -> None:
@@ -152,56 +138,29 @@ class Streets:
             crops.flush()
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def _rests(root: Path) -> list[Path]:
-    """What a killed process may have left half-done."""
-    return [path for stem in ("crops", "streets") for path in root.glob(f".{stem}-*.partial.*")]
-
-
 def _is_there(root: Path, key: str, shape: tuple[int, ...]) -> bool:
     """True if `root` is this very set; refuses what is no street set."""
-    if not root.exists():
-        return False
-    if not root.is_dir():
-        raise DataError(f"{root}: is a file; a street set needs a folder of its own, choose another name")
-    about = root / "streets.json"
-    if not about.is_file() and {*root.iterdir()} <= {root / "crops.npy", *_rests(root)}:
+    rests = [path for stem in ("crops", "streets") for path in root.glob(f".{stem}-*.partial.*")]
+    if not holds(root, "streets.json", _DATASET, "street set", key, [root / "crops.npy", *rests]):
         return False
     try:
-        found = read_json(about)
-        name, have = found["dataset"], found["key"]
-    except (OSError, ValueError, KeyError, TypeError):
-        name = have = None
-    if name != _DATASET:
-        raise DataError(
-            f"{root}: holds something that is not a street set (no readable streets.json); choose another folder"
-        )
-    try:
-        return have == key and np.load(root / "crops.npy", mmap_mode="r").shape == shape
+        return np.load(root / "crops.npy", mmap_mode="r").shape == shape
     except (OSError, ValueError, EOFError):
         return False
 
 
+def _rng(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence([seed, 7919, *key]))
+
+
+@lru_cache(maxsize=8)
+def _camera(seed: int, site: int, number: int) -> Camera:
+    return sample_camera(_rng(seed, 2, site, number), site * CAMERAS + number)
+
+
 @lru_cache(maxsize=2)
-def _cameras_of(num_people: int, seed: int, site: int) -> tuple[Camera, ...]:
-    streets = Streets(num_people, seed)
-    return tuple(streets.camera(site, number) for number in range(CAMERAS))
-
-
-def _cameras(streets: Streets, site: int) -> tuple[Camera, ...]:
-    return _cameras_of(streets.num_people, streets.seed, site)
-
-
-@lru_cache(maxsize=2)
-def _person_of(num_people: int, seed: int, number: int) -> Person:
-    return Streets(num_people, seed).person(number)
-
-
-def _wearer(streets: Streets, number: int) -> Person:
-    return _person_of(streets.num_people, streets.seed, number)
+def _person(seed: int, number: int) -> Person:
+    return sample_stranger(_rng(seed, 1, number), number + 1)
 
 
 def _random_street(rng: np.random.Generator) -> Street:
@@ -230,16 +189,12 @@ def _random_street(rng: np.random.Generator) -> Street:
 def sample_camera(rng: np.random.Generator, index: int) -> Camera:
     """Draw a camera: where it hangs, what street and light it sees, how its sensor spoils the picture.
 
-    Args:
-        rng: the source of all choices.
-        index: a number of its own, from 0 on.
-
     Example:
         >>> sample_camera(np.random.default_rng(0), 5).index
         5
     """
     height, strength = float(rng.uniform(1.6, 6.5)), float(rng.choice([0.08, 0.3, 0.7, 1.0, 1.3]))
-    warmth, sky = float(rng.normal(0.03, 0.06)), 0.62 if strength > 0.5 else 0.85
+    sun_color, sky_color = colors_of_light(strength, warmth=float(rng.normal(0.03, 0.06)))
     cast = np.exp(rng.normal(0, 0.09, 3))
     return Camera(
         index=index,
@@ -251,8 +206,8 @@ def sample_camera(rng: np.random.Generator, index: int) -> Camera:
         spread=3.0,
         against=0.0,
         sun=unit_direction(float(rng.uniform(-180, 180)), float(rng.uniform(28, 75))),
-        sun_color=(strength * (1 + warmth), strength, strength * (1 - warmth)),
-        sky_color=(sky * (1 - 0.5 * warmth), sky, sky * (1 + 0.6 * warmth)),
+        sun_color=sun_color,
+        sky_color=sky_color,
         balance=tuple(float(c) for c in cast / cast.mean()),
         exposure=float(np.exp(rng.normal(0.2, 0.28))),
         gamma=float(np.exp(rng.normal(-0.1, 0.16))),
@@ -269,16 +224,9 @@ def sample_camera(rng: np.random.Generator, index: int) -> Camera:
 
 
 def street_crop(person: Person, camera: Camera, rng: np.random.Generator, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """One picture of a walker from any side, cut as a detector would, with a border around.
+    """One picture of a walker from any side, cut as a detector would, with a border around: uint8 (*size, 3), RGB.
 
-    Args:
-        person: who walks; arms and gait are drawn anew for each picture.
-        camera: who sees.
-        rng: the source of all choices.
-        size: (height, width) of the result in pixels.
-
-    Returns:
-        uint8 (height, width, 3), RGB.
+    Arms and gait are drawn anew for each picture.
     """
     plan = plan_shot(camera, rng, rng, 2)
     room = (round(0.24 * camera.pixels), round(0.13 * camera.pixels)) * 2  # free around the body, native pixels

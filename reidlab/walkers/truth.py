@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -15,33 +15,19 @@ from reidlab.data.matheader import H5_ERRORS, first_line
 from reidlab.data.names import BOXES, image_name
 from reidlab.errors import DataError
 from reidlab.files import parse_json
-from reidlab.walkers.solids import PARTS
+from reidlab.walkers.body import PARTS
 
 if TYPE_CHECKING:
+    from reidlab.walkers.camera import Camera
+    from reidlab.walkers.render import Shot, ShotPlan
     from reidlab.walkers.world import World
 
 FILE_NAME = "walkers.h5"
-_SHOT = np.dtype(
-    [
-        ("name", "S16"),
-        ("pid", "<i4"),
-        ("pair", "u1"),
-        ("identity", "<i4"),
-        ("view", "u1"),
-        ("camera", "u1"),
-        ("index", "u1"),
-        ("phase", "<f4"),
-        ("heading", "<f4"),
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("light", "<f4"),
-        ("occluded", "<f4"),
-        ("labeled_box", "<i4", (4,)),
-        ("detected_box", "<i4", (4,)),
-        ("has_labeled", "?"),
-        ("has_detected", "?"),
-    ]
-)
+_WHERE = [("name", "S16"), ("pid", "<i4"), ("pair", "u1"), ("identity", "<i4"), ("view", "u1"), ("camera", "u1")]
+_WHERE += [("index", "u1")]
+_HOW = [(name, "<f4") for name in ("phase", "heading", "x", "y", "light", "occluded")]
+_BOXES = [("labeled_box", "<i4", (4,)), ("detected_box", "<i4", (4,)), ("has_labeled", "?"), ("has_detected", "?")]
+_SHOT = np.dtype([*_WHERE, *_HOW, *_BOXES])
 
 
 class TruthWriter:
@@ -52,29 +38,36 @@ class TruthWriter:
         file.attrs["legend"] = json.dumps(PARTS)
         for group in ("mask/labeled", "mask/detected"):
             file.create_group(group)
-        file["people"] = json.dumps([person.as_dict() | {"description": person.describe()} for person in world.people])
-        file["cameras"] = json.dumps([camera.as_dict() for camera in world.cameras])
+        file["people"] = json.dumps([asdict(person) | {"description": person.describe()} for person in world.people])
+        file["cameras"] = json.dumps([_facts(camera) for camera in world.cameras])
 
-    def add(self, shot: dict) -> None:
-        """Take one result of `writer.render_task`."""
-        person = self.world.people[shot["person"]]
-        view = shot["camera"] % 2 + 1
-        name = image_name(person.pair, person.identity, view, 5 * (view - 1) + shot["index"] + 1)
-        plan, facts, pose = shot["plan"], shot["shot"], shot["plan"].pose
-        for box, (_, shape, packed) in shot["crops"].items():
-            # The worker has compressed the one chunk already.
+    def add(self, person: int, camera: int, index: int, plan: ShotPlan, shot: Shot, crops: dict[str, Any]) -> None:
+        """Take one shot.
+
+        Args:
+            person: 0..N-1; camera: 0..9; index: 0..4.
+            plan, shot: as planned and rendered; the pixels are not needed.
+            crops: by box: image, shape of the mask, and the mask's bytes, compressed by zlib.
+        """
+        who, view, pose = self.world.people[person], camera % 2 + 1, plan.pose
+        name = image_name(who.pair, who.identity, view, 5 * (view - 1) + index + 1)
+        for box, (_, shape, packed) in crops.items():
             mask = self.file.create_dataset(f"mask/{box}/{name}", shape, "u1", chunks=shape, compression="gzip")
-            mask.id.write_direct_chunk((0, 0), packed)
-        dx, dy = facts["origin"]
-        boxes = [tuple(v + d for v, d in zip(facts[b], (dx, dy, dx, dy), strict=True)) for b in ("labeled", "detected")]
-        row = (name, person.pid, person.pair, person.identity, view, shot["camera"], shot["index"])
-        row += (pose.phase, pose.heading, pose.x, pose.y, plan.light, facts["occluded"], *boxes)
-        self.rows.append((*row, "labeled" in shot["crops"], "detected" in shot["crops"]))
+            mask.id.write_direct_chunk((0, 0), packed)  # the worker has compressed the one chunk already
+        boxes = [tuple(np.add(box, 2 * shot.origin)) for box in (shot.labeled, shot.detected)]
+        row = (name.encode(), who.pid, who.pair, who.identity, view, camera, index)
+        row += (pose.phase, pose.heading, pose.x, pose.y, plan.light, shot.occluded, *boxes)
+        self.rows.append((*row, *(box in crops for box in BOXES)))
 
     def close(self) -> None:
         """Write the table of shots, in the order of their names."""
-        table = np.array([(row[0].encode(), *row[1:]) for row in self.rows], _SHOT)
+        table = np.array(self.rows, _SHOT)
         self.file["shots"] = table[np.lexsort((table["index"], table["view"], table["pid"]))]
+
+
+def _facts(camera: Camera) -> dict[str, Any]:
+    facts = {name: value for name, value in asdict(camera).items() if name != "street"}
+    return facts | {name: getattr(camera, name) for name in ("pair", "view", "pitch", "focal")}
 
 
 @dataclass(frozen=True)
@@ -106,67 +99,51 @@ class ShotTruth:
 
 
 class Truth:
-    """Reads `walkers.h5`; opens it once per process, so it can be pickled and sent to workers.
+    """What is known about the pictures of a world, from `walkers.h5`; can be pickled and sent to workers.
 
     Args:
         root: a folder that `World.write` wrote.
+
+    Attributes:
+        legend: what the numbers in a mask mean.
+        names: of all shots; not each exists in both boxes.
+        people: attributes of everybody, in label order; cameras: the ten cameras.
+
+    Raises:
+        FileNotFoundError: no `walkers.h5` there, for example because this is the real CUHK03.
+        DataError: it is damaged.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.path = Path(root) / FILE_NAME
-        self._file: h5py.File | None = None
-        self._owner = -1
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file; only worlds have it: World.preset('small').write(...)")
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_file": None, "_owner": -1, "_tables": None}
-
-    _tables: tuple | None = None
-
-    def _open(self) -> h5py.File:
-        if self._file is None or self._owner != os.getpid():
-            try:
-                self._file, self._owner = h5py.File(self.path, "r"), os.getpid()
-                file = self._file
-                shots = file["shots"][()]
-                rows = {name.decode(): i for i, name in enumerate(shots["name"])}
-                people, cameras = (parse_json(file[name][()], name) for name in ("people", "cameras"))
-                legend = {int(k): v for k, v in parse_json(file.attrs["legend"], "legend").items()}
-                if shots.dtype != _SHOT or not isinstance(people, list) or not isinstance(cameras, list):
-                    raise ValueError("shots, people or cameras are of another form")
-                self._tables = (shots, rows, people, cameras, legend)
-            except (*H5_ERRORS, AttributeError) as error:
-                self._file = None
-                raise self._damaged(error) from None
-        return self._file
+        try:
+            with h5py.File(self.path, "r") as file:
+                self._shots = file["shots"][()]
+                self.people, self.cameras = (parse_json(file[name][()], name) for name in ("people", "cameras"))
+                legend = parse_json(file.attrs["legend"], "legend")
+            self.legend = {int(number): name for number, name in legend.items()}
+            self.names = [name.decode() for name in self._shots["name"]]
+            lists = isinstance(self.people, list) and isinstance(self.cameras, list)
+            if self._shots.dtype != _SHOT or not lists:
+                raise ValueError("shots, people or cameras are of another form")
+        except (*H5_ERRORS, AttributeError) as error:
+            raise self._damaged(error) from None
+        self._rows = {name: number for number, name in enumerate(self.names)}
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(f"{self.path}: cannot be read as a world's side file ({first_line(error)}); write it again")
 
-    @property
-    def legend(self) -> dict[int, str]:
-        """What the numbers in a mask mean."""
-        self._open()
-        return self._tables[4]
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all shots; not each exists in both boxes."""
-        self._open()
-        return list(self._tables[1])
-
-    @property
-    def people(self) -> list[dict]:
-        """Attributes of everybody, in label order."""
-        self._open()
-        return self._tables[2]
-
-    @property
-    def cameras(self) -> list[dict]:
-        """The ten cameras."""
-        self._open()
-        return self._tables[3]
+    def _found(self, name: str, box: str) -> tuple[str, np.void]:
+        """Return the bare name and the row of a picture that exists."""
+        name = name.replace("\\", "/").rsplit("/", 1)[-1]
+        if box not in BOXES:
+            raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
+        row = self._shots[self._rows[name]] if name in self._rows else None
+        if row is None or not row[f"has_{box}"]:
+            raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
+        return name, row
 
     def mask(self, name: str, box: str) -> np.ndarray:
         """Label map uint8 (H, W) of one picture, the size of the picture.
@@ -177,18 +154,14 @@ class Truth:
 
         Raises:
             ValueError: no such box, or no such picture in it.
+            DataError: the file is damaged there.
         """
-        file, name = self._open(), _base(name)
-        if box not in BOXES:
-            raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
+        name, _ = self._found(name, box)
         try:
-            masks = file["mask"][box]
-            found = masks[name][()] if name in masks else None
+            with h5py.File(self.path, "r") as file:
+                return file["mask"][box][name][()]
         except H5_ERRORS as error:
             raise self._damaged(error) from None
-        if found is None:
-            raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
-        return found
 
     def attributes(self, pid: int) -> dict:
         """What the person with this identity number looks like.
@@ -201,37 +174,12 @@ class Truth:
         return dict(self.people[pid - 1])
 
     def shot(self, name: str, box: str) -> ShotTruth:
-        """Pose, camera and box of one picture.
-
-        Raises:
-            ValueError: no such box, or no such picture in it.
-        """
-        self._open()
-        shots, rows, *_ = self._tables
-        name = _base(name)
-        if box not in BOXES:
-            raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
-        if name not in rows or not shots[rows[name]][f"has_{box}"]:
-            raise ValueError(f"got the name {name!r}: {self.path} has no {box} picture of that name")
-        row = shots[rows[name]]
-        values = {f: row[f].item() for f in _SHOT.names[1:13]}
+        """Pose, camera and box of one picture; arguments and errors as for `mask`."""
+        name, row = self._found(name, box)
+        values = {field: row[field].item() for field in _SHOT.names[1:13]}
         return ShotTruth(name=name, **values, box=tuple(int(v) for v in row[f"{box}_box"]))
 
 
-def _base(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1]
-
-
 def read_truth(root: str | os.PathLike[str]) -> Truth:
-    """Open the truth that travels with a world.
-
-    Args:
-        root: a folder that `World.write` wrote.
-
-    Returns:
-        An object with `mask(name, box)`, `attributes(pid)`, `shot(name, box)`, `legend`, `people`, `cameras`.
-
-    Raises:
-        FileNotFoundError: no `walkers.h5` there, for example because this is the real CUHK03.
-    """
+    """Open the truth that travels with a world; see `Truth`."""
     return Truth(root)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
+RGB = tuple[int, int, int]
+Color = str | RGB
+
 # sRGB, 0..255. Street colours come first and are worn most; the saturated ones are few.
-COLORS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, RGB] = {
     "black": (24, 24, 27),
     "charcoal": (52, 53, 58),
     "grey": (112, 113, 117),
@@ -57,27 +62,10 @@ HAIR_STYLES = ("short", "medium", "long", "ponytail", "bun", "bald")
 SHOES = ("shoes", "sneakers", "boots", "sandals")
 ARMS = ("swing", "pockets", "folded", "behind", "phone")
 
-_TOP_COLORS = dict(
-    zip(
-        COLORS,
-        (15, 8, 9, 6, 11, 9, 5, 3, 6, 3, 4, 3.5, 2.5, 2, 2.5, 2.5, 2, 1.5, 2, 1.2, 1.8, 1.2),
-        strict=True,
-    )
-)
-_BOTTOM_COLORS = {
-    "black": 20,
-    "charcoal": 10,
-    "grey": 9,
-    "navy": 11,
-    "denim": 16,
-    "light denim": 7,
-    "beige": 8,
-    "khaki": 5,
-    "brown": 4,
-    "olive": 4,
-    "white": 5,
-    "burgundy": 1.5,
-}
+_TOP_SHARES = (15, 8, 9, 6, 11, 9, 5, 3, 6, 3, 4, 3.5, 2.5, 2, 2.5, 2.5, 2, 1.5, 2, 1.2, 1.8, 1.2)
+_TOP_COLORS = dict(zip(COLORS, _TOP_SHARES, strict=True))
+_BOTTOM_COLORS = {"black": 20, "charcoal": 10, "grey": 9, "navy": 11, "denim": 16, "light denim": 7, "beige": 8}
+_BOTTOM_COLORS |= {"khaki": 5, "brown": 4, "olive": 4, "white": 5, "burgundy": 1.5}
 _BAG_COLORS = {"black": 34, "charcoal": 10, "grey": 9, "navy": 10, "brown": 12, "beige": 6, "red": 4, "olive": 5}
 _BAG_COLORS |= {"blue": 3, "pink": 2, "teal": 2, "white": 3, "yellow": 1, "orange": 1}
 _SHOE_COLORS = {"black": 40, "white": 22, "brown": 14, "grey": 10, "navy": 6, "beige": 4, "red": 2, "blue": 2}
@@ -131,30 +119,30 @@ class Person:
     hair: str
     hair_color: str
     hat: str
-    hat_color: str | tuple[int, int, int]
+    hat_color: Color
     top: str
-    top_color: str | tuple[int, int, int]
-    top_color2: str | tuple[int, int, int]
+    top_color: Color
+    top_color2: Color
     top_pattern: str
     pattern_scale: float
     top_print: str
-    print_color: str | tuple[int, int, int]
+    print_color: Color
     print_shape: int
-    inner_color: str | tuple[int, int, int]
+    inner_color: Color
     sleeves: str
     bottom: str
-    bottom_color: str | tuple[int, int, int]
+    bottom_color: Color
     bottom_pattern: str
     shoes: str
-    shoe_color: str | tuple[int, int, int]
+    shoe_color: Color
     bag: str
-    bag_color: str | tuple[int, int, int]
+    bag_color: Color
     bag_side: int
     stride: float
     arm_swing: float
     stoop: float
     shade: int
-    tights: str | tuple[int, int, int] | None = None
+    tights: Color | None = None
     arms: str = "swing"
 
     def describe(self) -> str:
@@ -179,10 +167,6 @@ class Person:
             f"{_say(self.shoe_color)} {self.shoes}, {bag}."
         )
 
-    def as_dict(self) -> dict:
-        """The attributes as plain values, ready for JSON."""
-        return asdict(self)
-
 
 PERSON_FIELDS = tuple(f.name for f in fields(Person))
 CHOICES = {
@@ -205,11 +189,11 @@ CHOICES = {
 COLOR_FIELDS = tuple(n for n in PERSON_FIELDS if n.endswith(("_color", "_color2")) and n != "hair_color")
 
 
-def _say(color: str | tuple[int, int, int]) -> str:
+def _say(color: Color) -> str:
     return color if isinstance(color, str) else "rgb({}, {}, {})".format(*color)
 
 
-def rgb_of(color: str | tuple[int, int, int], table: dict[str, tuple[int, int, int]] = COLORS) -> np.ndarray:
+def rgb_of(color: Color, table: dict[str, RGB] = COLORS) -> np.ndarray:
     """Linear-light albedo (3,), 0..1, of a colour name or an sRGB triple.
 
     Raises:
@@ -290,13 +274,7 @@ def _sample_rest(rng: np.random.Generator, slender: bool) -> dict:
 
 
 def sample_person(rng: np.random.Generator, pid: int, pair: int, identity: int) -> Person:
-    """Draw one walker.
-
-    Args:
-        rng: the source of all choices; the same state gives the same person.
-        pid: identity number, 1..N.
-        pair: camera pair, 1..5.
-        identity: number within the pair.
+    """Draw one walker; the same state of `rng` gives the same person, `pid`, `pair`, `identity` are as in `Person`.
 
     Example:
         >>> a = sample_person(np.random.default_rng(3), 1, 1, 1)
@@ -319,3 +297,73 @@ def sample_person(rng: np.random.Generator, pid: int, pair: int, identity: int) 
         stoop=float(np.round(rng.uniform(-0.02, 0.12), 3)),
         shade=int(rng.integers(1 << 30)),
     )
+
+
+# The strangers of the streets: colours in any shade, more patterns, prints and ways to hold the arms.
+_DARK = ("black", "charcoal", "navy", "black", "grey", "brown", "denim")
+_RICH = ("marl", "flowers", "patches", "tartan", "fading")
+_TIGHTS = ("black", "charcoal", "brown", "beige")
+_LAYERS = ("jacket", "hoodie", "coat", "open jacket")
+
+
+def _one_of(rng: np.random.Generator, names: tuple[str, ...]) -> str:
+    return names[int(rng.integers(len(names)))]
+
+
+def _shaded(rng: np.random.Generator, color: Color) -> RGB:
+    """A street colour, a little lighter or darker and off its hue."""
+    base = np.array(COLORS[color] if isinstance(color, str) else color, float)
+    base = base * np.exp(rng.normal(0, 0.16)) + rng.normal(0, 3.5 + 0.04 * base.mean(), 3)
+    return _clipped(base)
+
+
+def _any_color(rng: np.random.Generator) -> RGB:
+    value, chroma = rng.uniform(20, 240), rng.uniform(0, 90)
+    return _clipped(value + chroma * rng.normal(0, 0.8, 3))
+
+
+def _clipped(color: np.ndarray) -> RGB:
+    r, g, b = (int(c) for c in np.clip(color, 5, 250).round())
+    return r, g, b
+
+
+def _colors(rng: np.random.Generator, person: Person) -> dict[str, RGB]:
+    u = rng.random()
+    top = _one_of(rng, _DARK) if u < 0.3 else person.top_color
+    bottom = _one_of(rng, _DARK) if rng.random() < 0.35 else person.bottom_color
+    out = {
+        "top_color": _any_color(rng) if u > 0.9 else _shaded(rng, top),
+        "bottom_color": _any_color(rng) if rng.random() < 0.06 else _shaded(rng, bottom),
+    }
+    for name in ("top_color2", "inner_color", "bag_color", "shoe_color", "hat_color", "print_color"):
+        out[name] = _any_color(rng) if rng.random() < 0.2 else _shaded(rng, getattr(person, name))
+    return out
+
+
+def sample_stranger(rng: np.random.Generator, pid: int) -> Person:
+    """Draw one walker from the wider wardrobe.
+
+    Example:
+        >>> sample_stranger(np.random.default_rng(3), 1).pid
+        1
+    """
+    person = sample_person(rng, pid, 1, 0)
+    changes: dict[str, Any] = _colors(rng, person)
+    u = rng.random()
+    if u < (0.12 if person.top in ("coat", "puffer", "jacket") else 0.25):
+        changes["top_pattern"] = _one_of(rng, _RICH)
+    elif u < 0.45:
+        changes["top_pattern"] = "plain"
+    changes["pattern_scale"] = float(np.exp(rng.uniform(math.log(0.03), math.log(0.25))))
+    changes["print_shape"] = int(rng.integers(9))
+    if person.top in _LAYERS and rng.random() < 0.25:
+        changes["top_print"] = _one_of(rng, ("front", "back", "both"))
+    if rng.random() < 0.15:
+        changes["bottom_pattern"] = "marl"
+    elif person.bottom_pattern == "check" and rng.random() < 0.6:
+        changes["bottom_pattern"] = "plain"
+    if person.bottom in ("skirt", "shorts", "long skirt") and person.hair not in ("short", "bald"):
+        changes["tights"] = _shaded(rng, _one_of(rng, _TIGHTS)) if rng.random() < 0.5 else None
+    if rng.random() < 0.5:
+        changes["hat"] = "none"
+    return replace(person, **changes)

@@ -10,22 +10,24 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlab.data.names import BOXES
 from reidlab.walkers.body import Pose
 from reidlab.walkers.camera import NUM_CAMERAS, Camera, make_cameras
 from reidlab.walkers.plan import Plan, make_plan
-from reidlab.walkers.render import Shot, ShotPlan, plan_shot, render_shot, resized
+from reidlab.walkers.processes import check_whole, is_whole
+from reidlab.walkers.render import Shot, ShotPlan, plan_shot, render_shot
+from reidlab.walkers.sensor import resize
 from reidlab.walkers.wardrobe import CHOICES, COLOR_FIELDS, PERSON_FIELDS, Person, rgb_of, sample_person
 
 PRESETS = {"tiny": 16, "small": 250, "full": 1467}
 WORLD_VERSION = 1
 """Raised with every change of pixels, people, splits or files, so that worlds on disk are drawn again; a test pins
 hashes of pixels."""
-POSE_CHANGES = ("phase", "heading", "x", "y", "light")
-_FIXED = ("pid", "pair", "identity", "shade")
-_CHANGES = tuple(n for n in PERSON_FIELDS if n not in _FIXED) + POSE_CHANGES
+_CHANGES = tuple(name for name in PERSON_FIELDS if name not in ("pid", "pair", "identity", "shade"))
+_CHANGES += ("phase", "heading", "x", "y", "light")
 _LIMITS = {"height": (1.2, 2.2), "girth": (0.6, 1.6), "shoulders": (0.6, 1.4), "pattern_scale": (0.01, 1.0)}
-_LIMITS |= {"stride": (0.0, 0.8), "arm_swing": (0.0, 1.0)}
-_LIMITS |= {"stoop": (-0.3, 0.5), "light": (0.0, 4.0), "x": (-2.0, 2.0), "y": (-2.0, 2.0)}
+_LIMITS |= {"stride": (0.0, 0.8), "arm_swing": (0.0, 1.0), "stoop": (-0.3, 0.5), "light": (0.0, 4.0)}
+_LIMITS |= {"x": (-2.0, 2.0), "y": (-2.0, 2.0)}
 
 
 class World:
@@ -47,7 +49,7 @@ class World:
     """
 
     def __init__(self, num_identities: int = 250, seed: int = 0) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        if not is_whole(seed, 0, math.inf):
             raise ValueError(f"got seed={seed!r}, expected a whole number from 0 on")
         self.num_identities, self.seed = int(num_identities), int(seed)
         self.plan: Plan = make_plan(self.num_identities, self.seed)
@@ -106,27 +108,18 @@ class World:
             >>> shot = world.shot(0, 1, scale=0.4, top_color="red")
             >>> shot.mask.shape == shot.image.shape[:2]
             True
-
-        Taught in: notebooks/00_start_here.ipynb
         """
-        return self._shot(person, camera, index, scale, ("labeled", "detected"), changes)
+        return self._shot(person, camera, index, scale, BOXES, changes)
 
     def _shot(self, person: int, camera: int, index: int, scale: float, boxes: tuple[str, ...], changes: dict) -> Shot:
-        for name, value, stop in (
-            ("person", person, self.num_identities),
-            ("camera", camera, NUM_CAMERAS),
-            ("index", index, 5),
-        ):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < stop:
-                raise ValueError(f"got {name}={value!r}, expected a whole number 0..{stop - 1}")
+        check_whole("person", person, 0, self.num_identities)
+        check_whole("camera", camera, 0, NUM_CAMERAS)
+        check_whole("index", index, 0, 5)
         if not 0.1 <= scale <= 4:
             raise ValueError(f"got scale={scale!r}, expected 0.1..4")
-        who, plan = self.people[person], self.shot_plan(int(person), int(camera), int(index))
         check_changes(changes)
-        wear = {k: v for k, v in changes.items() if k in PERSON_FIELDS}
-        if wear:
-            who = replace(who, **wear)
-        plan = _change_plan(plan, changes, self.cameras[camera])
+        who = replace(self.people[person], **{k: v for k, v in changes.items() if k in PERSON_FIELDS})
+        plan = _change_plan(self.shot_plan(int(person), int(camera), int(index)), changes, self.cameras[camera])
         return render_shot(who, self.cameras[camera], plan, float(scale), boxes)
 
     def render(
@@ -156,10 +149,8 @@ class World:
             >>> plain, red = (world.render(0, 1, size=(64, 32), **c) for c in ({}, {"top_color": "red"}))
             >>> bool((plain != red).any())
             True
-
-        Taught in: notebooks/00_start_here.ipynb
         """
-        if box not in ("labeled", "detected"):
+        if box not in BOXES:
             raise ValueError(f'got box={box!r}, expected "labeled" or "detected"')
         if size is None:
             return self.shot(person, camera, index, **changes).crop(box)[0]
@@ -167,7 +158,7 @@ class World:
             raise ValueError(f"got size={size!r}, expected (height, width) of 16..512 pixels each")
         scale = min(1.0, size[0] / self.cameras[camera].pixels) if 0 <= camera < NUM_CAMERAS else 1.0
         shot = self._shot(person, camera, index, scale, (box,), changes)
-        return resized(shot, (int(size[0]), int(size[1])), box)
+        return resize(shot.crop(box)[0], (int(size[0]), int(size[1])))
 
     @property
     def key(self) -> str:
@@ -223,10 +214,9 @@ def check_changes(changes: dict) -> None:
         if name in CHOICES:
             if value not in CHOICES[name]:
                 raise ValueError(f"got {name}={value!r}, expected one of {', '.join(map(str, CHOICES[name]))}")
-        elif name in COLOR_FIELDS or (name == "tights" and value is not None):
-            rgb_of(value)
-        elif name == "tights":
-            continue  # None: bare legs
+        elif name in (*COLOR_FIELDS, "tights"):
+            if value is not None or name != "tights":  # no tights are bare legs
+                rgb_of(value)
         elif isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not math.isfinite(value):
             raise ValueError(f"got {name}={value!r}, expected a number")
         elif name in _LIMITS and not _LIMITS[name][0] <= value <= _LIMITS[name][1]:
