@@ -71,7 +71,7 @@ class ValidationMonitor:
     Args:
         config: the settings.
         data: query and gallery of `hold_out`.
-        device, workers, ranks: as for `reidlab.features.evaluate_model`.
+        device, workers, ranks: as for `reidlab.evaluation.evaluate_model`.
     """
 
     def __init__(self, config: TrainConfig, data: Splits, device: str, workers: int, ranks: Ranks = Ranks()):

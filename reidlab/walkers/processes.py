@@ -30,7 +30,7 @@ def is_whole(value: object, start: int, stop: float) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and start <= value < stop
 
 
-def check_whole(name: str, value: object, start: int, stop: int, also: str = "") -> None:
+def check_index(name: str, value: object, start: int, stop: int, also: str = "") -> None:
     """Refuse what is not a whole number, start ≤ value < stop.
 
     Raises:

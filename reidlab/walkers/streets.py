@@ -16,7 +16,7 @@ from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.walkers.body import Pose
 from reidlab.walkers.camera import Camera, Street, colors_of_light, unit_direction
-from reidlab.walkers.processes import check_room, check_whole, errors_explained, holds, in_order, is_whole
+from reidlab.walkers.processes import check_room, check_index, errors_explained, holds, in_order, is_whole
 from reidlab.walkers.render import plan_shot, render_shot
 from reidlab.walkers.scene import GROUNDS, WALLS
 from reidlab.walkers.sensor import resize
@@ -85,9 +85,9 @@ class Streets:
         Raises:
             ValueError: no such person, camera or shot.
         """
-        check_whole("person", person, 0, self.num_people)
-        check_whole("camera", camera, 0, CAMERAS)
-        check_whole("shot", shot, 0, SHOTS)
+        check_index("person", person, 0, self.num_people)
+        check_index("camera", camera, 0, CAMERAS)
+        check_index("shot", shot, 0, SHOTS)
         seen_by = self.camera(person // PEOPLE_PER_SITE, camera)
         return street_crop(self.person(person), seen_by, _rng(self.seed, 3, person, camera, shot))
 
@@ -113,7 +113,7 @@ class Streets:
         """
         if jobs is None:
             jobs = min(os.cpu_count() or 1, 64)
-        check_whole("jobs", jobs, 1, 65, ", or None")
+        check_index("jobs", jobs, 1, 65, ", or None")
         root, shape = Path(root), (self.num_people, CAMERAS, SHOTS, *SIZE, 3)
         if _is_there(root, self.key, shape):
             return root

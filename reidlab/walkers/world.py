@@ -14,7 +14,7 @@ from reidlab.data.names import BOXES
 from reidlab.walkers.body import Pose
 from reidlab.walkers.camera import NUM_CAMERAS, Camera, make_cameras
 from reidlab.walkers.plan import Plan, make_plan
-from reidlab.walkers.processes import check_whole, is_whole
+from reidlab.walkers.processes import check_index, is_whole
 from reidlab.walkers.render import Shot, ShotPlan, plan_shot, render_shot
 from reidlab.walkers.sensor import resize
 from reidlab.walkers.wardrobe import CHOICES, COLOR_FIELDS, PERSON_FIELDS, Person, rgb_of, sample_person
@@ -112,9 +112,9 @@ class World:
         return self._shot(person, camera, index, scale, BOXES, changes)
 
     def _shot(self, person: int, camera: int, index: int, scale: float, boxes: tuple[str, ...], changes: dict) -> Shot:
-        check_whole("person", person, 0, self.num_identities)
-        check_whole("camera", camera, 0, NUM_CAMERAS)
-        check_whole("index", index, 0, 5)
+        check_index("person", person, 0, self.num_identities)
+        check_index("camera", camera, 0, NUM_CAMERAS)
+        check_index("index", index, 0, 5)
         if not 0.1 <= scale <= 4:
             raise ValueError(f"got scale={scale!r}, expected 0.1..4")
         check_changes(changes)

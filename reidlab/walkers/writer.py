@@ -19,7 +19,7 @@ from reidlab.data.protocolfile import write_new_protocol
 from reidlab.files import sweep, unfinished, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
-from reidlab.walkers.processes import check_room, check_whole, errors_explained, holds, in_order
+from reidlab.walkers.processes import check_room, check_index, errors_explained, holds, in_order
 from reidlab.walkers.truth import TruthWriter
 from reidlab.walkers.world import World
 
@@ -32,7 +32,7 @@ def write_world(world: World, root: Path, jobs: int | None = None) -> Path:
     """Write `world` to `root`; see `World.write`."""
     if jobs is None:  # starting processes takes longer than drawing a few people
         jobs = min(os.cpu_count() or 1, 64) if world.num_identities > 50 else 1
-    check_whole("jobs", jobs, 1, 65, ", or None")
+    check_index("jobs", jobs, 1, 65, ", or None")
     root = root.absolute()
     if _is_there(root, world):
         return root
