@@ -96,6 +96,9 @@ def test_settings_are_few_and_complete():
         "height": None,
         "width": None,
     }
+    for model in ("rga", "relation", "mgn"):
+        assert TrainConfig.preset("laptop", model=model).model_args["backbone"] == "small"
+    assert "backbone" not in TrainConfig.preset("laptop", model="relative_distance").model_args
     other = TrainConfig.preset("laptop", margin=None, iterations=7).replace(model="rga", backbone="small")
     assert other.model_args["margin"] == 0.3 and other.iterations == 7  # arguments of the other model are left behind
 

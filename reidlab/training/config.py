@@ -222,7 +222,11 @@ class TrainConfig:
         """
         if name not in PRESETS:
             raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
-        return cls().replace(**PRESETS[name] | changes)
+        settings = PRESETS[name] | changes
+        kind = MODELS.get(settings.get("model", cls.model), ReIDModel)
+        if "backbone" not in changes and "backbone" not in inspect.signature(kind).parameters:
+            settings.pop("backbone", None)  # the model has no choice of backbones
+        return cls().replace(**settings)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """Return these settings with some of them changed.

@@ -16,7 +16,7 @@ from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
 from reidlab.walkers.body import Pose
 from reidlab.walkers.camera import Camera, Street, colors_of_light, unit_direction
-from reidlab.walkers.processes import check_room, check_index, errors_explained, holds, in_order, is_whole
+from reidlab.walkers.processes import check_index, check_room, errors_explained, holds, in_order, is_whole
 from reidlab.walkers.render import plan_shot, render_shot
 from reidlab.walkers.scene import GROUNDS, WALLS
 from reidlab.walkers.sensor import resize

@@ -19,7 +19,7 @@ from reidlab.data.protocolfile import write_new_protocol
 from reidlab.files import sweep, unfinished, write_json
 from reidlab.progress import progress
 from reidlab.signals import termination_as_interrupt
-from reidlab.walkers.processes import check_room, check_index, errors_explained, holds, in_order
+from reidlab.walkers.processes import check_index, check_room, errors_explained, holds, in_order
 from reidlab.walkers.truth import TruthWriter
 from reidlab.walkers.world import World
 
