@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from reidlab.data.records import Record
+from reidlab.distributed import Processes
 from reidlab.errors import DataError
 from reidlab.evaluation import evaluate
-from reidlab.ranks import Ranks
 from reidlab.training import RunFolder, TrainConfig, Training, train
 from reidlab.training.dry_run import dry_run
 from reidlab.training.optimizing import new_schedule
@@ -148,7 +148,7 @@ def test_rates_chunks_processes_and_identities_with_few_images_are_said(colours)
     assert found["learning rate"].startswith("0.01 for new layers, 0.001 for the backbone; warm-up of 2 iterations")
     assert found["batch"].endswith("= 8, 4 at a time through the network")
     assert "1 have fewer than 2 images" in found["data"]
-    assert settings(SMOKE, colours, ranks=Ranks(0, 2))["batch"].endswith("= 8, 4 in each of 2 processes")
+    assert settings(SMOKE, colours, processes=Processes(0, 2))["batch"].endswith("= 8, 4 in each of 2 processes")
 
 
 # --- too little memory, numbers too large --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the processes of test_training_ranks.py do: train together, a run for each of `CONFIGS`."""
+"""What the processes of test_training_distributed.py do: train together, a run for each of `CONFIGS`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from conftest import Colours
 
 from reidlab.data.records import Record, Splits
+from reidlab.distributed import Processes, process_group
 from reidlab.models.backbones import SmallBackbone
-from reidlab.ranks import Ranks, joined
 from reidlab.training import RunFolder, TrainConfig, train
 
 BASE = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 6, "log_every": 3, "save_every": 3}
@@ -33,14 +33,14 @@ def people() -> Splits:
     return Splits("colours", "as given", "halves", [r for person in train_part for r in person], query, gallery)
 
 
-def one(name: str, folder: Path, ranks: Ranks, **changes: object) -> dict[str, object]:
+def one(name: str, folder: Path, processes: Processes, **changes: object) -> dict[str, object]:
     """Train, and return what two ways of training can be compared by."""
     config = TrainConfig(**{**CONFIGS[name].__dict__, **changes})
-    result = train(config, people(), run=RunFolder(folder, writes=ranks.is_first), ranks=ranks)
+    result = train(config, people(), run=RunFolder(folder, writes=processes.is_first), processes=processes)
     return {"history": result.history, "evaluations": result.evaluations, "weights": result.model.state_dict()}
 
 
-def interrupted(folder: Path, ranks: Ranks) -> dict[str, object]:
+def interrupted(folder: Path, processes: Processes) -> dict[str, object]:
     """Interrupt one process only, after the third iteration; go on together."""
 
     def end(row: dict[str, float]) -> None:
@@ -49,13 +49,13 @@ def interrupted(folder: Path, ranks: Ranks) -> dict[str, object]:
 
     config, data = CONFIGS["crop"], people()
     try:
-        train(config, data, report=end, run=RunFolder(folder, writes=ranks.is_first), ranks=ranks)
+        train(config, data, report=end, run=RunFolder(folder, writes=processes.is_first), processes=processes)
         stopped = False
     except KeyboardInterrupt:
         stopped = True
-    ranks.check_alive()  # the first has written last.pt
-    run = RunFolder(folder, resume=True, writes=ranks.is_first)
-    result = train(config, data, run=run, ranks=ranks)
+    processes.gather_objects(None)  # the first has written last.pt
+    run = RunFolder(folder, resume=True, writes=processes.is_first)
+    result = train(config, data, run=run, processes=processes)
     return {"stopped": stopped, "history": result.history, "weights": result.model.state_dict()}
 
 
@@ -79,7 +79,7 @@ def slowly(folder: Path, options: tuple[str, ...]) -> None:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     SmallBackbone.height, SmallBackbone.width = 64, 32  # as the fixture half_size
-    with joined("cpu", timeout_seconds=60) as ranks:
-        found = {name: one(name, folder / name, ranks) for name in CONFIGS}
-        found["interrupted"] = interrupted(folder / "interrupted", ranks)
-    torch.save(found, folder / f"{ranks.rank}.pt")
+    with process_group("cpu", timeout_seconds=60) as processes:
+        found = {name: one(name, folder / name, processes) for name in CONFIGS}
+        found["interrupted"] = interrupted(folder / "interrupted", processes)
+    torch.save(found, folder / f"{processes.rank}.pt")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidlab.ranks import Ranks
+from reidlab.distributed import Processes
 from reidlab.training import TrainConfig, Training
 from reidlab.training.batches import new_sampler
 from reidlab.walkers import StreetAugmentation
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("half_size")
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     """What the two processes found, and the folder of their runs."""
-    folder = tmp_path_factory.mktemp("ranks")
+    folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,7 +49,7 @@ def test_two_processes_are_one_that_takes_its_batches_in_halves(name, together, 
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the two processes; other numbers add in yet another order
     try:
-        alone = one(name, tmp_path / "alone", Ranks(), chunk=4)
+        alone = one(name, tmp_path / "alone", Processes(), chunk=4)
     finally:
         torch.set_num_threads(before)
     assert far(first[name]["weights"], second[name]["weights"]) == 0
@@ -76,12 +76,12 @@ def test_only_the_first_process_writes(together):
     rows = [json.loads(line) for line in (folder / "crop" / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows if row["kind"] == "train"] == [3, 6]
     assert [row["iteration"] for row in rows if row["kind"] == "evaluation"] == [0, 3, 6]
-    assert json.loads((folder / "crop" / "config.json").read_text())["ranks"] == 2
+    assert json.loads((folder / "crop" / "config.json").read_text())["processes"] == 2
 
 
 def test_people_are_dealt_out_whole(colours):
     config = TrainConfig(identities_per_batch=6, images_per_identity=2)
-    inputs = [Training(config, colours, ranks=Ranks(rank, 3)).inputs for rank in range(3)]
+    inputs = [Training(config, colours, processes=Processes(rank, 3)).inputs for rank in range(3)]
     whole = list(new_sampler(config, colours.train))
     for batch, *parts in zip(whole, *(inputs.own for inputs in inputs), strict=True):
         assert [index for part in parts for index in part] == batch
@@ -89,9 +89,9 @@ def test_people_are_dealt_out_whole(colours):
         assert all(len(own) == 2 for own in pids) and len(set.union(*pids)) == 6
     uneven = TrainConfig(identities_per_batch=4, images_per_identity=2, chunk=3)
     with pytest.raises(ValueError, match="chunk=3 leaves one image of 4 by itself"):
-        Training(uneven, colours, ranks=Ranks(0, 2))
+        Training(uneven, colours, processes=Processes(0, 2))
     with pytest.raises(ValueError, match=r"identities_per_batch=6 cannot be shared by 4 processes .* set it to 4"):
-        Training(config, colours, ranks=Ranks(0, 4))
+        Training(config, colours, processes=Processes(0, 4))
 
 
 @pytest.mark.parametrize("augmentation", ["light", "crop", "own"])
@@ -102,7 +102,7 @@ def test_processes_do_not_draw_the_same_for_their_images(augmentation, colours):
     grey = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     drawn = []
     for rank in (0, 1):
-        inputs = Training(config, colours, ranks=Ranks(rank, 2), augment=own).inputs
+        inputs = Training(config, colours, processes=Processes(rank, 2), augment=own).inputs
         kept = inputs.dataset.store.height, inputs.dataset.store.width
         pictures = torch.nn.functional.interpolate(grey.float(), kept).byte()
         drawn.append(inputs._changed(pictures))

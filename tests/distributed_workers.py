@@ -1,4 +1,4 @@
-"""What the processes of test_ranks.py do: `rank_workers.py JOB FOLDER`, each with its place in the environment."""
+"""What the processes of test_distributed.py do, each with its place in the environment."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-import reidlab.ranks
-from reidlab.errors import RankError
-from reidlab.ranks import Ranks, joined
+import reidlab.distributed
+from reidlab.distributed import Processes, process_group
+from reidlab.errors import ProcessError
 
 if TYPE_CHECKING:  # most jobs need neither images nor networks, and importing those takes seconds
     from reidlab.data.records import Splits
@@ -50,34 +50,34 @@ def failure(attempt: Any) -> str:
     return "no error"
 
 
-def meet(ranks: Ranks) -> dict[str, Any]:
+def meet(processes: Processes) -> dict[str, Any]:
     """Every kind of meeting, also with parcels so small that there are several, and an evaluation."""
-    found: dict[str, Any] = {"ranks": (ranks.rank, ranks.size, ranks.is_first)}
-    found["uneven"] = ranks.gather(block(ranks.rank, 1 + 2 * ranks.rank, 3))
-    found["none in the first"] = ranks.gather(block(ranks.rank, ranks.rank, 2, 2))
-    found["labels"] = ranks.gather(torch.arange(ranks.rank + 1))
-    found["learned"] = ranks.gather(torch.ones(1, 1, requires_grad=True) * 2)
-    found["objects"] = ranks.gather_objects({"rank": ranks.rank, "name": "n" * ranks.rank})
+    found: dict[str, Any] = {"processes": (processes.rank, processes.size, processes.is_first)}
+    found["uneven"] = processes.gather(block(processes.rank, 1 + 2 * processes.rank, 3))
+    found["none in the first"] = processes.gather(block(processes.rank, processes.rank, 2, 2))
+    found["labels"] = processes.gather(torch.arange(processes.rank + 1))
+    found["learned"] = processes.gather(torch.ones(1, 1, requires_grad=True) * 2)
+    found["objects"] = processes.gather_objects({"rank": processes.rank, "name": "n" * processes.rank})
     for bucket in (2**24, 7):
-        reidlab.ranks.BUCKET = bucket
-        summed, averaged = gradients(ranks.rank), gradients(ranks.rank)[:4]
+        reidlab.distributed.BUCKET = bucket
+        summed, averaged = gradients(processes.rank), gradients(processes.rank)[:4]
         layout = [tensor.stride() for tensor in summed]
-        ranks.sum_(summed)
-        ranks.mean_(averaged)
+        processes.sum_(summed)
+        processes.mean_(averaged)
         assert [tensor.stride() for tensor in summed] == layout
         found[f"sum {bucket}"] = [tensor.detach() for tensor in summed]
         found[f"mean {bucket}"] = [tensor.detach() for tensor in averaged]
-    ranks.sum_([])
-    found["no rows"] = failure(lambda: ranks.gather(torch.tensor(1.0)))
-    found["other rows"] = failure(lambda: ranks.gather(torch.ones(2, 3 + ranks.rank)))
-    found["whole numbers"] = failure(lambda: ranks.mean_([torch.tensor(1)]))
-    found["twice"] = failure(lambda: joined().__enter__())
-    time.sleep(0.5 * ranks.rank)
+    processes.sum_([])
+    found["no rows"] = failure(lambda: processes.gather(torch.tensor(1.0)))
+    found["other rows"] = failure(lambda: processes.gather(torch.ones(2, 3 + processes.rank)))
+    found["whole numbers"] = failure(lambda: processes.mean_([torch.tensor(1)]))
+    found["twice"] = failure(lambda: process_group().__enter__())
+    time.sleep(0.5 * processes.rank)
     found["came at"] = time.time()
-    ranks.check_alive()
+    processes.check_alive()
     found["met at"] = time.time()
     for count in SIZES:
-        found[f"scores {count}"] = plain(*scores(ranks, count))
+        found[f"scores {count}"] = plain(*scores(processes, count))
     return found
 
 
@@ -92,7 +92,7 @@ def people(count: int) -> Splits:
     return Splits("colours", "as given", "all", train=[], query=query, gallery=gallery)
 
 
-def scores(ranks: Ranks, count: int) -> tuple[Features, Evaluation]:
+def scores(processes: Processes, count: int) -> tuple[Features, Evaluation]:
     """Features of the queries of `people`, and the scores, of a network that is the same everywhere."""
     from reidlab.features import evaluate_model, extract_features
     from reidlab.models import Baseline
@@ -100,7 +100,9 @@ def scores(ranks: Ranks, count: int) -> tuple[Features, Evaluation]:
     torch.manual_seed(0)
     model = Baseline(2)
     data = people(count)
-    return extract_features(model, data.query, batch_size=2, ranks=ranks), evaluate_model(model, data, ranks=ranks)
+    return extract_features(model, data.query, batch_size=2, processes=processes), evaluate_model(
+        model, data, processes=processes
+    )
 
 
 def plain(found: Features, result: Evaluation) -> dict[str, Any]:
@@ -109,37 +111,37 @@ def plain(found: Features, result: Evaluation) -> dict[str, Any]:
     return {"features": found.features, **ids, "rank1": result.rank1, "mean_ap": result.mean_ap}
 
 
-def lost(ranks: Ranks) -> dict[str, Any]:
+def lost(processes: Processes) -> dict[str, Any]:
     """The last process is killed between two meetings."""
     for meeting in range(100):
-        ranks.gather(torch.ones(3))
-        if meeting == 2 and ranks.rank == ranks.size - 1:
+        processes.gather(torch.ones(3))
+        if meeting == 2 and processes.rank == processes.size - 1:
             os.kill(os.getpid(), signal.SIGKILL)
     return {}
 
 
-def broken(ranks: Ranks) -> dict[str, Any]:
+def broken(processes: Processes) -> dict[str, Any]:
     """The last process meets bad data while the others wait for it."""
-    if ranks.rank == ranks.size - 1:
+    if processes.rank == processes.size - 1:
         raise ValueError("picture 7 is broken")
-    ranks.check_alive()
+    processes.check_alive()
     return {}
 
 
-def stuck(ranks: Ranks) -> dict[str, Any]:
+def stuck(processes: Processes) -> dict[str, Any]:
     """The last process is there, and does not answer."""
-    if ranks.rank == ranks.size - 1:
+    if processes.rank == processes.size - 1:
         time.sleep(60)
-    ranks.check_alive()
+    processes.check_alive()
     return {}
 
 
 def main(job: str, folder: str, timeout: str = "60") -> int:
     """Do a job and keep what it found; one line and exit code 1 for what may go wrong."""
     try:
-        with joined(timeout_seconds=float(timeout)) as ranks:
-            torch.save(globals()[job](ranks), Path(folder) / f"{job}{ranks.rank}.pt")
-    except (RankError, ValueError) as error:
+        with process_group(timeout_seconds=float(timeout)) as processes:
+            torch.save(globals()[job](processes), Path(folder) / f"{job}{processes.rank}.pt")
+    except (ProcessError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
