@@ -1,4 +1,4 @@
-"""Several processes, which are started for real: what they hear of each other, and what is left when one is lost."""
+"""Several processes, which are started for real: collectives, steps of training, and a process that is lost."""
 
 from __future__ import annotations
 
@@ -69,6 +69,14 @@ def met(tmp_path_factory) -> list[dict]:
     return [torch.load(folder / f"meet{rank}.pt") for rank in range(2)]
 
 
+@pytest.fixture(scope="module")
+def stepped(tmp_path_factory) -> list[dict]:
+    """Steps of two processes, with whole batches and with parts of them."""
+    folder = tmp_path_factory.mktemp("steps")
+    assert ends(start("steps", folder, 2)) == [(0, "")] * 2
+    return [torch.load(folder / f"steps{rank}.pt") for rank in range(2)]
+
+
 def test_each_process_knows_its_place(met):
     assert [found["processes"] for found in met] == [(0, 2, True), (1, 2, False)]
 
@@ -80,29 +88,29 @@ def test_rows_come_in_order_of_rank(met):
         assert torch.equal(found["none in the first"], block(1, 1, 2, 2))
         assert found["labels"].tolist() == [0, 0, 1] and found["labels"].dtype == torch.int64
         assert found["learned"].tolist() == [[2], [2]] and not found["learned"].requires_grad
+        assert found["of the first"] == "thing 0"
         assert found["objects"] == [{"rank": 0, "name": ""}, {"rank": 1, "name": "n"}]
 
 
-@pytest.mark.parametrize("bucket", [2**24, 7], ids=["one parcel", "several parcels"])
-def test_sums_and_means_keep_shape_and_dtype(met, bucket):
-    first, second = distributed_workers.gradients(0), distributed_workers.gradients(1)
+def test_each_process_has_the_gradient_of_its_own_rows_times_their_number(met):
+    for rank, found in enumerate(met):
+        assert torch.equal(found["with gradient"].detach(), found["uneven"])
+        rows = distributed_workers.block(rank, 1 + 2 * rank, 3)
+        assert torch.allclose(found["gradient"], 2 * 3 * rows**2)
+
+
+def test_means_keep_shape_and_dtype(met):
+    first, second = distributed_workers.buffers(0), distributed_workers.buffers(1)
     for found in met:
-        for ours, a, b in zip(found[f"sum {bucket}"], first, second, strict=True):
-            assert ours.dtype == a.dtype and torch.equal(ours, (a + b).detach())
-        for ours, a, b in zip(found[f"mean {bucket}"], first[:4], second[:4], strict=True):
-            assert ours.dtype == a.dtype and torch.equal(ours, ((a + b) / 2).detach())
+        for ours, a, b in zip(found["mean"], first, second, strict=True):
+            assert ours.dtype == a.dtype and torch.allclose(ours, (a + b) / 2)
 
 
 def test_bad_tensors_are_refused_in_every_process(met):
     for found in met:
         assert "without dimensions" in found["no rows"]
         assert "rows of [3, 4] numbers of [4, 4] bytes" in found["other rows"]
-        assert "torch.int64" in found["whole numbers"] and "sum_" in found["whole numbers"]
-        assert "process_group others already" in found["twice"]
-
-
-def test_check_alive_waits_for_the_slowest(met):
-    assert min(found["met at"] for found in met) >= met[1]["came at"] - 0.05  # which came half a second late
+        assert "in a process group already" in found["twice"]
 
 
 @pytest.mark.parametrize("count", distributed_workers.SIZES)
@@ -117,14 +125,36 @@ def test_evaluation_by_two_processes_is_that_of_one(met, count):
             assert together[name] == alone[name], name
 
 
+@pytest.mark.parametrize("chunk", [0, 2, 3])
+def test_steps_of_two_processes_are_those_of_one(stepped, chunk):
+    """Also for weights that the loss uses directly, from some step on, or never; and each process has the same."""
+    first, second = stepped
+    alone = distributed_workers.steps(Processes(), [chunk])
+    for number in range(3):
+        one, other, expected = (found[f"{chunk}, {number}"] for found in (first, second, alone))
+        assert one["terms"] == other["terms"] == pytest.approx(expected["terms"], rel=1e-12)
+        gradients = expected["gradients"]
+        assert gradients["margin"] is not None and (gradients["classifier.weight"] is None) == (number == 0)
+        for name, value in gradients.items():
+            if value is None:
+                assert one["gradients"][name] is other["gradients"][name] is None, name
+            else:
+                assert torch.equal(one["gradients"][name], other["gradients"][name]), name
+                assert torch.allclose(one["gradients"][name], value, rtol=1e-9, atol=1e-12), name
+    for name, value in alone[f"{chunk}"].items():
+        assert torch.equal(first[f"{chunk}"][name], second[f"{chunk}"][name]), name
+        assert torch.allclose(first[f"{chunk}"][name], value, rtol=1e-7, atol=1e-9), name
+
+
 @posix
-def test_a_killed_process_leaves_the_other_one_line(tmp_path):
+@pytest.mark.parametrize(("job", "what"), [("lost", "gathering tensors"), ("lost_in_training", "averaging gradients")])
+def test_a_killed_process_leaves_the_other_one_line(tmp_path, job, what):
     begin = time.monotonic()
-    (first, line), (killed, _) = ends(start("lost", tmp_path, 2, timeout=600))
+    (first, line), (killed, _) = ends(start(job, tmp_path, 2, timeout=600))
     assert killed == -signal.SIGKILL
     assert first == 1
     assert re.fullmatch(
-        r"error: process 0 of 2 \(counted from 0\) lost another one while gathering tensors \(.*by peer.*\); .* "
+        rf"error: process 0 of 2 \(counted from 0\) lost another one while {what} \(.*by peer.*\); .* "
         r"The last checkpoint is usable: start all processes again and resume",
         line,
     ), line
@@ -135,11 +165,12 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_gone(tmp_path):
     (first, line), (second, cause) = ends(start("broken", tmp_path, 2, timeout=600))
     assert (first, second) == (1, 1)
     assert cause == "error: picture 7 is broken"
-    assert "process 0 of 2" in line and "waiting for each other" in line
+    assert "process 0 of 2" in line and "gathering values" in line
 
 
-def test_a_process_that_does_not_answer_is_given_up(tmp_path):
-    processes = start("stuck", tmp_path, 2, timeout=2)
+@pytest.mark.parametrize("job", ["stuck", "stuck_in_training"])
+def test_a_process_that_does_not_answer_is_given_up(tmp_path, job):
+    processes = start(job, tmp_path, 2, timeout=2)
     _, said = processes[0].communicate(timeout=60)
     processes[1].kill()
     processes[1].communicate()
@@ -186,12 +217,10 @@ def test_alone_nothing_is_changed_or_copied():
     processes = Processes()
     assert processes.gather(tensor) is tensor
     assert processes.gather_objects("a") == ["a"]
-    processes.sum_([tensor, grid])
-    processes.mean_([tensor])
-    processes.check_alive()
+    assert processes.gather_with_gradient(grid) is grid
+    assert processes.broadcast("a") == "a"
+    processes.average_([tensor, grid])
     assert tensor.tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="int64"):
-        processes.mean_([torch.tensor(1)])
     assert pickle.loads(pickle.dumps(processes)) == processes
 
 
@@ -250,8 +279,8 @@ def test_a_place_that_is_not_there():
     for rank, size in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match=f"got rank {rank} of {size} processes"):
             Processes(rank, size)
-    with pytest.raises(ValueError, match="2 processes have not process_group: use Processes inside"):
-        Processes(0, 2).check_alive()
+    with pytest.raises(ValueError, match="2 processes have not joined a process group: use Processes inside"):
+        Processes(0, 2).gather(torch.ones(1))
 
 
 def test_a_lost_process_is_not_bad_input():

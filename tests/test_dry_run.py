@@ -28,9 +28,11 @@ WATCHED = dataclasses.replace(SMOKE, evaluate_every=4, held_out=0.34, identities
 Usage = namedtuple("Usage", "total used free")
 
 
-def settings(config, data, **more):
+def settings(config, data, processes=1):
     """The lines that say what the settings mean; no step is taken."""
-    return module._settings_table(Training(config, data, **more))
+    training = Training(config, data)
+    training.processes = Processes(0, processes)
+    return module._settings_table(training)
 
 
 # --- what is measured ----------------------------------------------------------------------------------------------
@@ -148,7 +150,7 @@ def test_rates_chunks_processes_and_identities_with_few_images_are_said(colours)
     assert found["learning rate"].startswith("0.01 for new layers, 0.001 for the backbone; warm-up of 2 iterations")
     assert found["batch"].endswith("= 8, 4 at a time through the network")
     assert "1 have fewer than 2 images" in found["data"]
-    assert settings(SMOKE, colours, processes=Processes(0, 2))["batch"].endswith("= 8, 4 in each of 2 processes")
+    assert settings(SMOKE, colours, processes=2)["batch"].endswith("= 8, 4 in each of 2 processes")
 
 
 # --- too little memory, numbers too large --------------------------------------------------------------------------

@@ -14,13 +14,15 @@ from conftest import Colours
 from reidlab.data.records import Record, Splits
 from reidlab.distributed import Processes, process_group
 from reidlab.models.backbones import SmallBackbone
-from reidlab.training import RunFolder, TrainConfig, train
+from reidlab.training import RunFolder, TrainConfig, Training, dry_run, train
+from reidlab.walkers import StreetAugmentation
 
 BASE = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 6, "log_every": 3, "save_every": 3}
 BASE |= {"augmentation": "crop", "margin": 2.0, "learning_rate": 1e-4}
 CONFIGS: dict[str, TrainConfig] = {
     "crop": TrainConfig(**BASE, evaluate_every=3),
-    "zoom, sgd": TrainConfig(**{**BASE, "augmentation": "zoom", "optimizer": "sgd", "average": 0.5}),
+    "zoom, sgd": TrainConfig(**{**BASE, "augmentation": "zoom", "optimizer": "sgd", "average": 0.5, "clip": 1.0}),
+    "parts": TrainConfig(**BASE, chunk=2),
     "pull and push": TrainConfig(**{**BASE, "cross_entropy": False, "metric_loss": "pull_push_all", "margin": 0.3}),
 }
 
@@ -59,6 +61,20 @@ def interrupted(folder: Path, processes: Processes) -> dict[str, object]:
     return {"stopped": stopped, "history": result.history, "weights": result.model.state_dict()}
 
 
+def drawn(processes: Processes) -> dict[str, torch.Tensor]:
+    """What each augmentation makes of the same grey images."""
+    grey = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = {}
+    for augmentation in ("light", "crop", "own"):
+        own = StreetAugmentation(64, 32) if augmentation == "own" else None
+        setting = {} if own else {"augmentation": augmentation}
+        config = TrainConfig(identities_per_batch=2, images_per_identity=2, **setting)
+        inputs = Training(config, people(), processes=processes, augment=own).inputs
+        kept = inputs.dataset.store.height, inputs.dataset.store.width
+        found[augmentation] = inputs._changed(torch.nn.functional.interpolate(grey.float(), kept).byte())
+    return found
+
+
 def slowly(folder: Path, options: tuple[str, ...]) -> None:
     """Train, and wait after the sixth iteration if told to be slow; `told` gets each iteration, `history` the end."""
     told = folder.with_suffix(".told")
@@ -81,5 +97,7 @@ if __name__ == "__main__":
     SmallBackbone.height, SmallBackbone.width = 64, 32  # as the fixture half_size
     with process_group("cpu", timeout_seconds=60) as processes:
         found = {name: one(name, folder / name, processes) for name in CONFIGS}
+        found["dry run"] = dry_run(CONFIGS["parts"], people(), processes=processes).table["steps"]
+        found["drawn"] = drawn(processes)
         found["interrupted"] = interrupted(folder / "interrupted", processes)
     torch.save(found, folder / f"{processes.rank}.pt")

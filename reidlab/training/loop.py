@@ -92,8 +92,8 @@ def train(
         model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
             has wrapped, the network inside; set `compile` in the settings.
         loss: in place of the model's own: called with the outputs of the model, whose `features` are (B, D), and
-            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up. It reaches weights
-            through the outputs alone: with several processes anything else would get several times its gradient.
+            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up. With several
+            processes both are those of the whole batch.
         out: the folder that the run is written to; without it nothing is written.
         resume: continue the run in `out` if there is one, to the same numbers as without the interruption. Models,
             losses and augmentations of one's own are given again.
