@@ -15,6 +15,7 @@ from reidlab.data.records import Record
 from reidlab.distributed import Processes
 from reidlab.errors import DataError
 from reidlab.evaluation import evaluate
+from reidlab.models import Baseline
 from reidlab.training import RunFolder, TrainConfig, Training, train
 from reidlab.training.dry_run import dry_run
 from reidlab.training.optimizing import new_schedule
@@ -173,7 +174,7 @@ def failing(error):
     ],
 )
 def test_running_out_of_memory_ends_in_a_line_that_proposes_a_chunk(colours, monkeypatch, error):
-    monkeypatch.setattr(Step, "_compute", failing(error))
+    monkeypatch.setattr(Baseline, "forward", failing(error))
     for chunk, remedy in ((0, "set chunk=4, or"), (4, "a smaller chunk would not help")):
         with pytest.raises(
             OSError, match=rf"not enough for a step with {chunk or 8} images at a time.*{remedy}"
@@ -183,7 +184,7 @@ def test_running_out_of_memory_ends_in_a_line_that_proposes_a_chunk(colours, mon
 
 
 def test_other_failures_stay_what_they_are(colours, monkeypatch):
-    monkeypatch.setattr(Step, "_compute", failing(RuntimeError("shapes cannot be multiplied")))
+    monkeypatch.setattr(Baseline, "forward", failing(RuntimeError("shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match=r"^shapes cannot be multiplied$"):
         dry_run(SMOKE, colours)
 

@@ -12,8 +12,9 @@ import torch
 
 from reidlab.data.dataset import class_labels
 from reidlab.distributed import Processes
-from reidlab.training import TrainConfig, Training, dry_run
+from reidlab.training import TrainConfig, Training
 from reidlab.training.batches import Inputs, new_sampler
+from reidlab.training.dry_run import dry_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train_workers import CONFIGS, one, people
@@ -61,6 +62,13 @@ def test_two_processes_are_one_that_takes_its_batches_in_halves(name, together, 
         assert row == pytest.approx(other, abs=1e-6)
     untrained = Training(CONFIGS[name], people()).model.state_dict()
     assert far(first[name]["weights"], untrained) > 1e-3  # there was something to differ in
+
+
+def test_a_compiled_network_trains_to_the_same_weights(together):
+    for found in together[0]:
+        for row, other in zip(found["compiled"]["history"], found["parts"]["history"], strict=True):
+            assert row == pytest.approx(other, rel=1e-5)
+        assert far(found["compiled"]["weights"], found["parts"]["weights"]) < 1e-5
 
 
 def test_an_interruption_of_one_ends_both_and_they_go_on_with_the_same_numbers(together):

@@ -52,8 +52,8 @@ def test_the_environment_variable_decides_and_a_named_precision_stays(monkeypatc
 
 def test_processes_that_share_a_batch_take_the_choice_of_the_first(monkeypatch):
     class Processes:
-        def gather_objects(self, value):
-            return ["bfloat16", value]
+        def broadcast(self, value):
+            return "bfloat16"
 
     monkeypatch.setenv("REIDLAB_PRECISION", "float32")
     assert settle_precision(TrainConfig(), processes=Processes()).precision == "bfloat16"

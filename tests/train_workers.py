@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import sys
 import time
@@ -14,7 +15,8 @@ from conftest import Colours
 from reidlab.data.records import Record, Splits
 from reidlab.distributed import Processes, process_group
 from reidlab.models.backbones import SmallBackbone
-from reidlab.training import RunFolder, TrainConfig, Training, dry_run, train
+from reidlab.training import RunFolder, TrainConfig, Training, train
+from reidlab.training.dry_run import dry_run
 from reidlab.walkers import StreetAugmentation
 
 BASE = {"identities_per_batch": 4, "images_per_identity": 2, "iterations": 6, "log_every": 3, "save_every": 3}
@@ -97,6 +99,8 @@ if __name__ == "__main__":
     SmallBackbone.height, SmallBackbone.width = 64, 32  # as the fixture half_size
     with process_group("cpu", timeout_seconds=60) as processes:
         found = {name: one(name, folder / name, processes) for name in CONFIGS}
+        torch.compile = functools.partial(torch.compile, backend="eager")  # the others need a compiler, and a minute
+        found["compiled"] = one("parts", folder / "compiled", processes, compile=True)
         found["dry run"] = dry_run(CONFIGS["parts"], people(), processes=processes).table["steps"]
         found["drawn"] = drawn(processes)
         found["interrupted"] = interrupted(folder / "interrupted", processes)
