@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import signal
@@ -59,28 +58,28 @@ class Processes:
         """Concatenate the rows of all processes, in order of rank; without gradient.
 
         Args:
-            tensor: (N, …), of one dtype and on one kind of device everywhere; N may differ between processes and
-                may be 0, the other sizes may not.
+            tensor: (N, …) in main memory; N may differ between processes and may be 0, the other sizes may not.
 
         Returns:
             (sum of N, …), the same in every process; a process alone gets `tensor` itself.
-
-        Raises:
-            ValueError: no dimension to put rows along, or rows of different sizes.
         """
-        return tensor if self.size == 1 else torch.cat(self._rows_of_all(tensor.detach()))
+        return tensor if self.size == 1 else torch.cat(self.gather_objects(tensor.detach()))
 
-    def gather_with_gradient(self, tensor: Tensor) -> Tensor:
-        """Concatenate the rows of all processes as `gather` does, with gradient for one loss of all rows.
+    def gather_batch(self, tensor: Tensor) -> Tensor:
+        """Concatenate the processes' equal parts of a batch, in order of rank; with gradient for one loss of them all.
 
-        Every process computes the same loss of the gathered rows, and each backpropagates into its own rows only, with
-        the gradient times `size`: `DistributedDataParallel` then takes the mean of the processes' gradients, and
-        1/size · Σ size · (share of a process) is the gradient of the loss. A weight that the loss depends on directly,
-        not through the rows, has the same gradient in every process, and so has the mean.
+        Every process computes the same loss of the whole batch, and backpropagates into its own rows only, with `size`
+        times their gradient: `DistributedDataParallel` then takes the mean of the processes' gradients, and
+        1/size · Σ size · (share of a process) is the gradient of the loss. A weight that the loss uses directly, not
+        through the rows, has the same gradient in every process, which is the mean, too.
 
-        Args, Returns, Raises: as for `gather`.
+        Args:
+            tensor: (B, …), of one shape and dtype in all processes, on the device of the process group.
+
+        Returns:
+            (size · B, …), the same in every process; a process alone gets `tensor` itself.
         """
-        return tensor if self.size == 1 else _Gather.apply(tensor, self)
+        return tensor if self.size == 1 else _GatherBatch.apply(tensor, self)
 
     def gather_objects(self, thing: T) -> list[T]:
         """Return what each process gave, in order of rank; anything small that can be pickled."""
@@ -137,35 +136,15 @@ class Processes:
                 "start all processes again and resume"
             ) from None
 
-    def _rows_of_all(self, tensor: Tensor) -> list[Tensor]:
-        if tensor.ndim == 0:
-            raise ValueError("got a tensor without dimensions, expected rows; use tensor[None]")
-        own = torch.tensor([len(tensor), math.prod(tensor.shape[1:]), tensor.element_size()])
-        found = [torch.empty_like(own) for _ in range(self.size)]
-        with self.collective("gathering tensors"):
-            dist.all_gather(found, own)
-        rows, *kinds = torch.stack(found, dim=1).tolist()  # (3, size)
-        if any(len(set(kind)) > 1 for kind in kinds):
-            raise ValueError(
-                f"the {self.size} processes gave rows of {kinds[0]} numbers of {kinds[1]} bytes each; "
-                "expected the same everywhere"
-            )
-        padded = tensor.new_zeros(max(rows), *tensor.shape[1:])
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in rows]
-        with self.collective("gathering tensors"):
-            dist.all_gather(parts, padded)
-        return [part[:count] for part, count in zip(parts, rows, strict=True)]
 
-
-class _Gather(torch.autograd.Function):
-    """See `Processes.gather_with_gradient`."""
-
+class _GatherBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, processes: Processes) -> Tensor:
-        parts = processes._rows_of_all(tensor)
-        start = sum(len(part) for part in parts[: processes.rank])
+        start = processes.rank * len(tensor)
         ctx.rows, ctx.size = slice(start, start + len(tensor)), processes.size
+        parts = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for _ in range(processes.size)]
+        with processes.collective("gathering a batch"):
+            dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
     @staticmethod
@@ -179,8 +158,7 @@ def process_group(device: str = "cpu", timeout_seconds: float = 1800.0) -> Itera
 
     Args:
         device: what the tensors of the collectives are on: "cpu", or "cuda" for one GPU a process. With "cuda" the
-            process's own GPU, see `local_device`, is the current one inside, and tensors in main memory can be
-            gathered, too.
+            process's own GPU, see `local_device`, is the current one inside; `gather` uses main memory all the same.
         timeout_seconds: how long a process waits for another one that is there and does not answer, > 0. Nothing that
             one process does alone, such as writing a report, may take longer. One that ended is noticed at once.
 

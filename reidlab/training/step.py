@@ -88,7 +88,7 @@ class Step:
             FloatingPointError: NaN or infinity in features or loss; the weights are as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        labels = self.processes.gather(labels)
+        labels = self.processes.gather_batch(labels)
 
         def loss_of(outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
             return self._loss(outputs, labels, iteration, generator)
@@ -119,7 +119,7 @@ class Step:
 
     def _whole(self, images: Tensor, loss_of: Callable) -> tuple[dict[str, Tensor], Tensor]:
         def loss_of_all(outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-            return loss_of({name: self.processes.gather_with_gradient(value) for name, value in outputs.items()})
+            return loss_of({name: self.processes.gather_batch(value) for name, value in outputs.items()})
 
         total, terms, features = self.run(images, self.precision, loss_of_all)
         total.backward()
@@ -131,7 +131,7 @@ class Step:
         with torch.no_grad():
             found = [self.local(part, self.precision, dict) for part in parts]
         own = {name: torch.cat([outputs[name] for outputs in found]) for name in found[0]}
-        outputs = {name: self.processes.gather(value).requires_grad_() for name, value in own.items()}
+        outputs = {name: self.processes.gather_batch(value).requires_grad_() for name, value in own.items()}
         total, terms, features = loss_of(outputs)
         total.backward()
 
