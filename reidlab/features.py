@@ -62,7 +62,7 @@ def extract_features(
         batch_size: images at a time; changes nothing but speed and memory.
         device: where to compute, "cpu", "cuda" or "cuda:1".
         workers: processes that read images; 0 reads in this one.
-        processes: the processes that share the work, each with the same model and records. Rank r of n embeds records
+        processes: those that share the work, each with the same model and records. Process r of n embeds records
             r, r + n, r + 2n …
 
     Returns:
@@ -87,7 +87,7 @@ def extract_features(
     if not len(records):
         raise ValueError("records is empty: there is nothing to embed")
     own = [records[i] for i in range(processes.rank, len(records), processes.size)]
-    own = own or [records[0]]  # a rank without a share embeds one, to know how wide features are, and drops it
+    own = own or [records[0]]  # a process without a share embeds one, to know how wide features are, and drops it
     loader = DataLoader(
         _Preprocessed(own, model.preprocess), batch_size, num_workers=workers, worker_init_fn=begin_worker
     )
@@ -110,7 +110,7 @@ def extract_features(
 
 
 def _in_order(own: Tensor, count: int, processes: Processes) -> Tensor:
-    """Gather what each rank made of its share of `count` records, and put it in the order of the records."""
+    """Gather what each process made of its share of `count` records, and put it in the order of the records."""
     shares = [range(rank, count, processes.size) for rank in range(processes.size)]
     found = processes.gather(own[: len(shares[processes.rank])])
     return found[torch.argsort(torch.tensor([index for share in shares for index in share]))]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -65,9 +65,10 @@ class Step:
         self.run: nn.Module = self.local
         if processes.size > 1:
             with processes.collective("comparing their networks"):
-                # Which weights the loss reaches may change from step to step (a term that begins later), so the graph
-                # is searched for unused ones in each; a static graph would leave their gradients as they are in each
-                # process. The gradient of weights that are unused everywhere stays None, as in one process.
+                # Which weights the loss uses may change from step to step (a term that begins later), so the graph is
+                # searched for unused ones in each step; with static_graph=True one that differs from the first would
+                # leave gradients that are not averaged. Weights that are unused in all processes keep the gradient
+                # None, as in one process. Buffers are averaged after each step, so broadcasting them changes nothing.
                 self.run = DistributedDataParallel(self.local, find_unused_parameters=True)
 
     def __call__(
@@ -89,13 +90,13 @@ class Step:
         """
         self.optimizer.zero_grad(set_to_none=True)
         labels = self.processes.gather_batch(labels)
-
-        def loss_of(outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-            return self._loss(outputs, labels, iteration, generator)
-
-        in_parts = 0 < self.config.chunk < len(images)
+        loss = functools.partial(self._loss, labels=labels, iteration=iteration, generator=generator)
         with self.processes.collective("averaging gradients"):
-            terms, features = (self._in_parts if in_parts else self._whole)(images, loss_of)
+            if 0 < self.config.chunk < len(images):
+                terms, features = self._in_parts(images, loss)
+            else:
+                total, terms, features = self.run(images, self.precision, lambda outputs: loss(self._gathered(outputs)))
+                total.backward()
             self.processes.average_([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
         if self.config.clip:
             self.scaler.unscale_(self.optimizer)
@@ -103,6 +104,9 @@ class Step:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return terms, features, labels
+
+    def _gathered(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.processes.gather_batch(value) for name, value in outputs.items()}
 
     def _loss(
         self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, generator: torch.Generator
@@ -117,28 +121,22 @@ class Step:
             check_finite(terms, iteration)
         return self.scaler.scale(total), {name: value.detach() for name, value in terms.items()}, features
 
-    def _whole(self, images: Tensor, loss_of: Callable) -> tuple[dict[str, Tensor], Tensor]:
-        def loss_of_all(outputs: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-            return loss_of({name: self.processes.gather_batch(value) for name, value in outputs.items()})
-
-        total, terms, features = self.run(images, self.precision, loss_of_all)
-        total.backward()
-        return terms, features
-
-    def _in_parts(self, images: Tensor, loss_of: Callable) -> tuple[dict[str, Tensor], Tensor]:
+    def _in_parts(
+        self, images: Tensor, loss: Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor], Tensor]]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute gradients with the memory for one part of the batch; return terms and features."""
         parts = images.split(self.config.chunk)
         before = [buffer.clone() for buffer in self.model.buffers()]
         with torch.no_grad():
             found = [self.local(part, self.precision, dict) for part in parts]
         own = {name: torch.cat([outputs[name] for outputs in found]) for name in found[0]}
-        outputs = {name: self.processes.gather_batch(value).requires_grad_() for name, value in own.items()}
-        total, terms, features = loss_of(outputs)
+        outputs = {name: value.requires_grad_() for name, value in self._gathered(own).items()}
+        total, terms, features = loss(outputs)
         total.backward()
 
         # times the number of processes, since DistributedDataParallel takes the mean of their gradients
-        start, size = self.processes.rank * len(images), self.processes.size
-        own_rows = slice(start, start + len(images))
-        gradients = {name: size * value.grad[own_rows] for name, value in outputs.items() if value.grad is not None}
+        size, first = self.processes.size, self.processes.rank * len(images)
+        gradients = {name: size * value.grad[first:] for name, value in outputs.items() if value.grad is not None}
 
         def reached(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
             return {name: outputs[name] for name in gradients if outputs[name].requires_grad}
@@ -148,10 +146,10 @@ class Step:
         for part in parts:
             self._restore(before)
             rows = slice(done, done := done + len(part))
-            is_last = done == len(images)
-            with nullcontext() if is_last or size == 1 else self.run.no_sync():
-                led = self.run(part, self.precision, reached)
-                torch.autograd.backward(list(led.values()), [gradients[name][rows] for name in led])
+            # the processes' gradients are averaged once, with those of the last part
+            with contextlib.nullcontext() if size == 1 or done == len(images) else self.run.no_sync():
+                of_part = self.run(part, self.precision, reached)
+                torch.autograd.backward(list(of_part.values()), [gradients[name][rows] for name in of_part])
             after.append([buffer.clone() for buffer in self.model.buffers()])
         self._restore([_mean(values) for values in zip(*after, strict=True)])
         return terms, features
