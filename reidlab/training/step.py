@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -59,7 +60,9 @@ class Step:
         self.model, self.optimizer, self.config = model, optimizer, config
         self.processes, self.own_loss = processes, loss
         device = next(model.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
+        # `gather_batch` multiplies gradients by the number of processes: inside the network they are as in one process
+        scale = 2.0**16 / processes.size
+        self.scaler = torch.amp.GradScaler(device, init_scale=scale, enabled=config.precision == "float16")
         self.precision = PRECISIONS[config.precision]
         self.local = _NetworkAndThen(torch.compile(model) if config.compile else model)
         self.run: nn.Module = self.local
@@ -91,7 +94,9 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         labels = self.processes.gather_batch(labels)
         loss = functools.partial(self._loss, labels=labels, iteration=iteration, generator=generator)
-        with self.processes.collective("averaging gradients"):
+        with self.processes.collective("averaging gradients"), warnings.catch_warnings():
+            # a 1×1 convolution has the same layout under two kinds of strides, which DistributedDataParallel compares
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
             if 0 < self.config.chunk < len(images):
                 terms, features = self._in_parts(images, loss)
             else:
