@@ -25,6 +25,7 @@ CONFIGS: dict[str, TrainConfig] = {
     "crop": TrainConfig(**BASE, evaluate_every=3),
     "zoom, sgd": TrainConfig(**{**BASE, "augmentation": "zoom", "optimizer": "sgd", "average": 0.5, "clip": 1.0}),
     "parts": TrainConfig(**BASE, chunk=2),
+    "float16": TrainConfig(**BASE, precision="float16", chunk=2),
     "pull and push": TrainConfig(**{**BASE, "cross_entropy": False, "metric_loss": "pull_push_all", "margin": 0.3}),
 }
 
