@@ -19,7 +19,7 @@ from reidlab.progress import duration_text, say
 
 if TYPE_CHECKING:
     from reidlab.data.records import Splits
-    from reidlab.ranks import Ranks
+    from reidlab.distributed import Processes
     from reidlab.training import TrainConfig
 
 
@@ -166,8 +166,8 @@ def train(
     cache: Annotated[Path | None, typer.Option(help="File to keep shrunk images in, in place of memory.")] = None,
 ) -> None:
     """Train a model into a run folder: settings, curves, checkpoints, scores, report.html."""
+    from reidlab.distributed import local_device, process_group
     from reidlab.lessons.setup import device as find_device
-    from reidlab.ranks import joined, local_device
     from reidlab.training import TrainConfig, parse_settings
 
     if dry_run and resume:
@@ -175,13 +175,13 @@ def train(
     where = local_device(str(find_device(device)))
     config = TrainConfig.preset(preset, **parse_settings(settings or []))
     run = out or Path("runs", "-".join(filter(None, (preset, box))))
-    with joined(where) as ranks:
+    with process_group(where) as processes:
         data = open_data(root, data_format, box, protocol, split)
         if not data.train:
             part = "bounding_box_train/" if data_format == "market1501" else "train/ (beside query/ and gallery/)"
             lacks = "the protocol names no images to train on" if data_format == "cuhk03" else f"{part} is missing"
             raise DataError(f"{root}: nothing to train on: {lacks}; `reidlab evaluate` needs none")
-        _train_into(run, resume, dry_run, preset, config, data, where, workers, ranks, cache)
+        _train_into(run, resume, dry_run, preset, config, data, where, workers, processes, cache)
 
 
 def _train_into(
@@ -193,7 +193,7 @@ def _train_into(
     data: Splits,
     device: str,
     workers: int,
-    ranks: Ranks,
+    processes: Processes,
     cache: Path | None,
 ) -> None:
     from reidlab.training import RunFolder
@@ -202,28 +202,28 @@ def _train_into(
     from reidlab.training.precision import settle_precision
     from reidlab.training.report import finish_run
 
-    folder = None if dry else RunFolder(run, resume, preset, writes=ranks.is_first)
-    config = settle_precision(config, device, ranks, folder)
-    _say(ranks, f"{data}\n\n{config}\n")
-    _say(ranks, str(dry_run(config, data, device, workers, run, ranks, cache)))
+    folder = None if dry else RunFolder(run, resume, preset, writes=processes.is_first)
+    config = settle_precision(config, device, processes, folder)
+    _say(processes, f"{data}\n\n{config}\n")
+    _say(processes, str(dry_run(config, data, device, workers, run, processes, cache)))
     if folder is None:
         return
     try:
-        result = fit(config, data, device, workers, report=_print_row, run=folder, ranks=ranks, cache=cache)
+        result = fit(config, data, device, workers, report=_print_row, run=folder, processes=processes, cache=cache)
         _say(
-            ranks,
+            processes,
             f"trained {config.iterations:,} iterations, {result.epochs:.1f} epochs, "
             f"{duration_text(result.seconds)}: {run}",
         )
-        finished = finish_run(run, data, device, workers, ranks)
+        finished = finish_run(run, data, device, workers, processes)
     except KeyboardInterrupt:
         there = f"{folder.last} is written" if folder.last.exists() else "nothing was saved yet"
-        _say(ranks, f"interrupted: {there}; the same command with --resume goes on")
+        _say(processes, f"interrupted: {there}; the same command with --resume goes on")
         raise typer.Exit(130) from None
     for name, scores in finished.items():
-        _say(ranks, f"{data.title}, {name}.pt: {_score_line(scores)}")
+        _say(processes, f"{data.title}, {name}.pt: {_score_line(scores)}")
     if (run / "report.html").exists():
-        _say(ranks, f"report: {run / 'report.html'}")
+        _say(processes, f"report: {run / 'report.html'}")
 
 
 @app.command()
@@ -247,11 +247,11 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Also write the scores here, as JSON.")] = None,
 ) -> None:
     """Score a checkpoint, the shipped weights, or raw pixels where neither is given, on query and gallery."""
+    from reidlab.distributed import local_device, process_group
     from reidlab.evaluation import evaluate_model
     from reidlab.lessons.setup import device as find_device
     from reidlab.models import Baseline
     from reidlab.models.pixels import RawPixels
-    from reidlab.ranks import joined, local_device
     from reidlab.results import write_scores
     from reidlab.training import load_checkpoint
 
@@ -267,11 +267,11 @@ def evaluate(
         model, meta = load_checkpoint(checkpoint) if checkpoint else (RawPixels(), {})
     start = time.perf_counter()
     where = local_device(str(find_device(device)))
-    with joined(where) as ranks:
-        result = evaluate_model(model, data, metric, rule, where, workers, same_camera, ranks=ranks)
+    with process_group(where) as processes:
+        result = evaluate_model(model, data, metric, rule, where, workers, same_camera, processes=processes)
     name = "shipped weights" if shipped else str(checkpoint or "raw pixels (no --checkpoint given)")
-    _say(ranks, f"{data.title}, {name}: {result}")
-    if out and ranks.is_first:
+    _say(processes, f"{data.title}, {name}: {result}")
+    if out and processes.is_first:
         seeds = [meta["config"]["seed"]] if meta else []
         write_scores(out, result, data, seeds=seeds, seconds=time.perf_counter() - start, model=name)
         say(f"scores: {out}")
@@ -338,9 +338,9 @@ def open_data(root: Path, data_format: str, box: str | None, protocol: str, spli
     return {"market1501": Market1501, "folder": FolderDataset}[data_format](root)
 
 
-def _say(ranks: Ranks, text: str) -> None:
+def _say(processes: Processes, text: str) -> None:
     """Let the first of several processes talk for all."""
-    if ranks.is_first:
+    if processes.is_first:
         say(text)
 
 

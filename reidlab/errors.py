@@ -29,7 +29,7 @@ class CollapseError(RuntimeError):
     """A training run put all images into one point, where a triplet loss has nothing left to say."""
 
 
-class RankError(RuntimeError):
+class ProcessError(RuntimeError):
     """One of the processes that work together was lost, or they did not find each other."""
 
 
@@ -37,7 +37,7 @@ class WorkerError(RuntimeError):
     """A process that reads images for a training run has ended."""
 
 
-_OWN = (DataError, CollapseError, RankError, WorkerError)
+_OWN = (DataError, CollapseError, ProcessError, WorkerError)
 _RAN_OUT = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO}
 
 

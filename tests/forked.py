@@ -11,7 +11,7 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 if os.name == "posix":  # the server imports these once; it has no other threads, so its children may be forked
-    CONTEXT.set_forkserver_preload(["torch", "reidlab.ranks", "reidlab.evaluation", "reidlab.training"])
+    CONTEXT.set_forkserver_preload(["torch", "reidlab.distributed", "reidlab.evaluation", "reidlab.training"])
 
 
 def _run(target: Callable[..., int | None], arguments: tuple, environment: dict[str, str], errors: str) -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from reidlab.data.records import Record
+from reidlab.distributed import Processes
 from reidlab.errors import DataError
 from reidlab.evaluation import evaluate
-from reidlab.ranks import Ranks
+from reidlab.models import Baseline
 from reidlab.training import RunFolder, TrainConfig, Training, train
 from reidlab.training.dry_run import dry_run
 from reidlab.training.optimizing import new_schedule
@@ -28,9 +29,11 @@ WATCHED = SMOKE.replace(evaluate_every=4, held_out=0.34, identities_per_batch=2)
 Usage = namedtuple("Usage", "total used free")
 
 
-def settings(config, data, **more):
+def settings(config, data, processes=1):
     """The lines that say what the settings mean; no step is taken."""
-    return module._settings_table(Training(config, data, **more))
+    training = Training(config, data)
+    training.processes = Processes(0, processes)
+    return module._settings_table(training)
 
 
 # --- what is measured ----------------------------------------------------------------------------------------------
@@ -148,7 +151,7 @@ def test_rates_chunks_processes_and_identities_with_few_images_are_said(colours)
     assert found["learning rate"].startswith("0.01 for new layers, 0.001 for the backbone; warm-up of 2 iterations")
     assert found["batch"].endswith("= 8, 4 at a time through the network")
     assert "1 have fewer than 2 images" in found["data"]
-    assert settings(SMOKE, colours, ranks=Ranks(0, 2))["batch"].endswith("= 8, 4 in each of 2 processes")
+    assert settings(SMOKE, colours, processes=2)["batch"].endswith("= 8, 4 in each of 2 processes")
 
 
 # --- too little memory, numbers too large --------------------------------------------------------------------------
@@ -171,7 +174,7 @@ def failing(error):
     ],
 )
 def test_running_out_of_memory_ends_in_a_line_that_proposes_a_chunk(colours, monkeypatch, error):
-    monkeypatch.setattr(Step, "_compute", failing(error))
+    monkeypatch.setattr(Baseline, "forward", failing(error))
     for chunk, remedy in ((0, "set microbatch_size=4, or"), (4, "a smaller one would not help")):
         with pytest.raises(
             OSError, match=rf"not enough for a step with {chunk or 8} images at a time.*{remedy}"
@@ -181,7 +184,7 @@ def test_running_out_of_memory_ends_in_a_line_that_proposes_a_chunk(colours, mon
 
 
 def test_other_failures_stay_what_they_are(colours, monkeypatch):
-    monkeypatch.setattr(Step, "_compute", failing(RuntimeError("shapes cannot be multiplied")))
+    monkeypatch.setattr(Baseline, "forward", failing(RuntimeError("shapes cannot be multiplied")))
     with pytest.raises(RuntimeError, match=r"^shapes cannot be multiplied$"):
         dry_run(SMOKE, colours)
 

@@ -156,7 +156,7 @@ def test_a_world_leaves_those_beside_it_alone(tmp_path, monkeypatch):
 
 
 def begun(folder, data):
-    facts = {"data": {"dataset": "d", "box": "b", "protocol": "p"}, "ranks": 1}
+    facts = {"data": {"dataset": "d", "box": "b", "protocol": "p"}, "processes": 1}
     folder.begin(TrainConfig(), data, facts)
     return folder
 
@@ -173,7 +173,7 @@ def test_one_process_trains_into_a_folder(tmp_path):
     with another(train_slowly, path):
         with pytest.raises(FileExistsError, match="another process is training into this folder"):
             begun(RunFolder(path, resume=True), None)
-        assert read_run(path).config["ranks"] == 1  # reading needs no lock
+        assert read_run(path).config["processes"] == 1  # reading needs no lock
         RunFolder(path, resume=True, writes=False)
     with pytest.raises(FileExistsError, match="holds a run already"):
         begun(early, None)

@@ -16,9 +16,9 @@ from forked import Forked
 from PIL import Image
 
 from reidlab.data.records import Record, Splits
+from reidlab.distributed import process_group
 from reidlab.errors import DataError
 from reidlab.evaluation import evaluate_model
-from reidlab.ranks import joined
 from reidlab.results import check_comparable
 from reidlab.training import RunFolder, TrainConfig, load_checkpoint, report, train
 from reidlab.training.config import flat_settings
@@ -299,7 +299,7 @@ def test_a_failed_write_leaves_the_old_page(run, colours, monkeypatch):
 
 
 def test_attention_is_shown_where_the_model_has_it(colours, tmp_path, quick):
-    config = TrainConfig().replace(**SETTINGS, model="rga", gate_init="half")
+    config = TrainConfig().replace(**SETTINGS, model="rga", backbone="small", gate_init="half")
     train(config, colours, run=RunFolder(tmp_path / "rga"))
     finish_run(tmp_path / "rga", colours)
     page = Page(tmp_path / "rga" / "report.html")
@@ -325,10 +325,10 @@ def as_one_of_several(run, out):
     query, gallery = rest[::4], [record for index, record in enumerate(rest) if index % 4]
     data = Splits("colours", "as given", "halves", train_part, query, gallery)
     report.QUERIES = report.RESULTS = 1
-    with joined("cpu", timeout_seconds=60) as ranks:
-        found = {"scores": finish_run(run if ranks.is_first else out / "elsewhere", data, ranks=ranks)}
+    with process_group("cpu", timeout_seconds=60) as processes:
+        found = {"scores": finish_run(run if processes.is_first else out / "elsewhere", data, processes=processes)}
         try:
-            finish_run(out / "nothing", data, ranks=ranks)
+            finish_run(out / "nothing", data, processes=processes)
         except FileNotFoundError as error:
             found["error"] = str(error).partition(";")[0]
-    (out / f"{ranks.rank}.json").write_text(json.dumps(found))
+    (out / f"{processes.rank}.json").write_text(json.dumps(found))

@@ -41,7 +41,10 @@ def test_networks_train_by_name_and_come_back_from_their_checkpoints(name, colou
 
 def test_settings_reach_the_networks(colours):
     smoke = TrainConfig.preset("smoke", iterations=1)
-    rga = train(smoke.replace(model="rga", spatial=False, gate_init="half", retrieval_feature="after_bn"), colours)
+    rga = train(
+        smoke.replace(model="rga", backbone="small", spatial=False, gate_init="half", retrieval_feature="after_bn"),
+        colours,
+    )
     module = rga.model.backbone.attention["1"]
     assert module.spatial is None and rga.model.retrieval_feature == "after_bn"
     assert module.channel.score_norm.weight.abs().item() < 0.01  # began at 0
@@ -49,9 +52,9 @@ def test_settings_reach_the_networks(colours):
         {"num_stripes": (6, 2), "contrast": "paper", "flip": True},
         {"pooling": "max", "one_vs_rest": False},
     ):
-        relation = train(smoke.replace(model="relation", **settings), colours).model
+        relation = train(smoke.replace(model="relation", backbone="small", **settings), colours).model
         assert {name: relation.arguments[name] for name in settings} == settings
-    none = train(smoke.replace(model="rga", spatial=False, channel=False), colours).model
+    none = train(smoke.replace(model="rga", backbone="small", spatial=False, channel=False), colours).model
     assert len(none.backbone.attention) == 0
 
 

@@ -51,12 +51,12 @@ def test_the_environment_variable_decides_and_a_named_precision_stays(monkeypatc
 
 
 def test_processes_that_share_a_batch_take_the_choice_of_the_first(monkeypatch):
-    class Ranks:
-        def gather_objects(self, value):
-            return ["bfloat16", value]
+    class Processes:
+        def broadcast(self, value):
+            return "bfloat16"
 
     monkeypatch.setenv("REIDLAB_PRECISION", "float32")
-    assert settle_precision(TrainConfig(), ranks=Ranks()).precision == "bfloat16"
+    assert settle_precision(TrainConfig(), processes=Processes()).precision == "bfloat16"
 
 
 def test_records_say_what_was_chosen_and_a_resumed_run_keeps_it(colours, tmp_path, monkeypatch):

@@ -220,7 +220,7 @@ def begun(colours, tmp_path):
 
 def test_what_a_run_leaves_behind(begun, colours):
     content = json.loads((begun / "config.json").read_text())
-    assert content["preset"] == "smoke" and content["config"]["iterations"] == 8 and content["ranks"] == 1
+    assert content["preset"] == "smoke" and content["config"]["iterations"] == 8 and content["processes"] == 1
     assert content["data"]["train_identities"] == 6 and len(content["data"]["fingerprint"]) == 16
     assert content["epochs"] == 4 and content["passes"] == pytest.approx(8 * 8 / 24)
     assert not (begun / "best.pt").exists()  # nobody was held out

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from reidlab.data.records import Record, Splits
 from reidlab.data.workers import named_errors, worker_lost
+from reidlab.distributed import Processes
 from reidlab.evaluation.ranking import evaluate
 from reidlab.evaluation.rules import check_rule
 from reidlab.evaluation.scores import Evaluation
 from reidlab.progress import progress
-from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
 
 
@@ -53,7 +53,7 @@ def extract_features(
     batch_size: int = 64,
     device: str = "cpu",
     workers: int = 0,
-    ranks: Ranks = Ranks(),
+    processes: Processes = Processes(),
 ) -> Features:
     """Embed every record with the model's own preprocessing, in evaluation mode.
 
@@ -63,7 +63,7 @@ def extract_features(
         batch_size: images at a time; changes nothing but speed and memory.
         device: where to compute, "cpu", "cuda" or "cuda:1".
         workers: processes that read images; 0 reads in this one.
-        ranks: the processes that share the work, each with the same model and records. Rank r of n embeds records
+        processes: those that share the work, each with the same model and records. Process r of n embeds records
             r, r + n, r + 2n …
 
     Returns:
@@ -73,7 +73,7 @@ def extract_features(
         ValueError: no records.
         DataError: an image cannot be read; the message names it, also if a worker read it.
         WorkerError: a worker was lost.
-        RankError: another process was lost.
+        ProcessError: another process was lost.
 
     Example:
         >>> from reidlab.models import Baseline
@@ -87,12 +87,12 @@ def extract_features(
     """
     if not len(records):
         raise ValueError("records is empty: there is nothing to embed")
-    own = [records[i] for i in range(ranks.rank, len(records), ranks.size)]
-    own = own or [records[0]]  # a rank without a share embeds one, to know how wide features are, and drops it
+    own = [records[i] for i in range(processes.rank, len(records), processes.size)]
+    own = own or [records[0]]  # a process without a share embeds one, to know how wide features are, and drops it
     loader = DataLoader(
         _Preprocessed(own, model.preprocess), batch_size, num_workers=workers, worker_init_fn=begin_worker
     )
-    batches = named_errors(progress(loader, "embedding", unit="batch") if ranks.is_first else loader)
+    batches = named_errors(progress(loader, "embedding", unit="batch") if processes.is_first else loader)
     was_training = model.training
     model.to(device).eval()
     parts: list[Tensor] = []
@@ -105,15 +105,15 @@ def extract_features(
         raise worker_lost(error) or error from None
     finally:
         model.train(was_training)
-    features = _in_order(torch.cat(parts), len(records), ranks)
+    features = _in_order(torch.cat(parts), len(records), processes)
     pids, camids = (np.array([getattr(r, name) for r in records], dtype=np.int64) for name in ("pid", "camid"))
     return Features(features, pids, camids)
 
 
-def _in_order(own: Tensor, count: int, ranks: Ranks) -> Tensor:
-    """Gather what each rank made of its share of `count` records, and put it in the order of the records."""
-    shares = [range(rank, count, ranks.size) for rank in range(ranks.size)]
-    found = ranks.gather(own[: len(shares[ranks.rank])])
+def _in_order(own: Tensor, count: int, processes: Processes) -> Tensor:
+    """Gather what each process made of its share of `count` records, and put it in the order of the records."""
+    shares = [range(rank, count, processes.size) for rank in range(processes.size)]
+    found = processes.gather(own[: len(shares[processes.rank])])
     return found[torch.argsort(torch.tensor([index for share in shares for index in share]))]
 
 
@@ -127,7 +127,7 @@ def evaluate_model(
     same_camera: str = "exclude",
     repeats: int = 10,
     seed: int = 0,
-    ranks: Ranks = Ranks(),
+    processes: Processes = Processes(),
 ) -> Evaluation:
     """Embed query and gallery of a data set and score the ranking.
 
@@ -135,19 +135,21 @@ def evaluate_model(
         model: as for `extract_features`.
         data: a data set with `query` and `gallery`.
         metric, rule, same_camera, repeats, seed: as for `reidlab.evaluation.evaluate`.
-        device, workers, ranks: as for `extract_features`. Every process gets the scores.
+        device, workers, processes: as for `extract_features`. Every process gets the scores.
 
     Raises:
         ValueError: as for `extract_features` and `reidlab.evaluation.evaluate`; an unknown rule is refused before
             anything is embedded.
         DataError, WorkerError: as for `extract_features`.
-        RankError: another process was lost.
+        ProcessError: another process was lost.
 
     Taught in: notebooks/00_start_here.ipynb
     """
     check_rule(rule, same_camera, repeats)
     parts = (data.query, data.gallery)
-    query, gallery = (extract_features(model, part, device=device, workers=workers, ranks=ranks) for part in parts)
+    query, gallery = (
+        extract_features(model, part, device=device, workers=workers, processes=processes) for part in parts
+    )
     return evaluate_features(
         query, gallery, metric=metric, rule=rule, same_camera=same_camera, repeats=repeats, seed=seed
     )

@@ -18,8 +18,8 @@ from reidlab.data.samplers import PKBatchSampler
 from reidlab.data.store import PixelStore
 from reidlab.data.transforms import to_image_tensor, train_transform
 from reidlab.data.workers import named_errors
+from reidlab.distributed import Processes
 from reidlab.models import ReIDModel
-from reidlab.ranks import Ranks
 from reidlab.signals import begin_worker
 from reidlab.training.config import TrainConfig, check_microbatch
 
@@ -43,7 +43,7 @@ class Inputs:
         size: (height, width) of the network's images, in pixels.
         device: where the batches go.
         workers: processes that read images.
-        ranks: the processes that share each batch.
+        processes: the processes that share each batch.
         cache: file to keep the images in, in place of memory; it outlives the run.
         augment: what changes whole batches, in place of what the settings say.
         model: whose `mean` and `std` images are normalised with; ImageNet's if not given.
@@ -61,7 +61,7 @@ class Inputs:
         size: tuple[int, int],
         device: str = "cpu",
         workers: int = 0,
-        ranks: Ranks = Ranks(),
+        processes: Processes = Processes(),
         cache: str | os.PathLike[str] | None = None,
         augment: Augment | None = None,
         model: ReIDModel | None = None,
@@ -74,15 +74,15 @@ class Inputs:
                     f"{name}={getattr(config, name)!r} beside an augment of your own, which takes its place; "
                     "leave one of them out"
                 )
-        self.device, self.ranks, self.size = device, ranks, size
-        self.sampler = new_sampler(config, records, ranks)
-        stride = RANK_STRIDE * ranks.rank if augment else 0
+        self.device, self.processes, self.size = device, processes, size
+        self.sampler = new_sampler(config, records, processes)
+        stride = RANK_STRIDE * processes.rank if augment else 0
         self.generator = torch.Generator().manual_seed(config.seed + stride)
         self.augment = augment or _augmentation(config, size, self.generator, model)
         kept = getattr(self.augment, "stored_size", size)
         stored = getattr(records[0].source, "mapped", False) and records[0].load().shape[:2] == kept
         self.dataset = Pixels(records, labels, None if stored else PixelStore(records, *kept, file=cache))
-        self.own = _Share(self.sampler, ranks)
+        self.own = _Share(self.sampler, processes)
         self.loader = DataLoader(
             self.dataset,
             batch_sampler=self.own,
@@ -118,8 +118,8 @@ class Inputs:
 
     def _changed(self, images: Tensor) -> Tensor:
         if isinstance(self.augment, BatchAugmentation):
-            start = self.ranks.rank * len(images)
-            return self.augment(images, (start, start + len(images), self.ranks.size * len(images)))
+            start = self.processes.rank * len(images)
+            return self.augment(images, (start, start + len(images), self.processes.size * len(images)))
         changed = self.augment(images, self.generator)
         expected = (len(images), 3, *self.size)
         if not isinstance(changed, Tensor) or changed.dtype != torch.float32 or changed.shape != expected:
@@ -154,8 +154,8 @@ class Pixels(Dataset[tuple[Tensor, Tensor]]):
 class _Share(Sampler[list[int]]):
     """The rows of each batch that are this process's, from some batch of the epoch on."""
 
-    def __init__(self, sampler: PKBatchSampler, ranks: Ranks):
-        self.sampler, self.ranks, self.first = sampler, ranks, 0
+    def __init__(self, sampler: PKBatchSampler, processes: Processes):
+        self.sampler, self.processes, self.first = sampler, processes, 0
 
     def start(self, epoch: int, batch: int) -> None:
         self.sampler.set_epoch(epoch)
@@ -166,11 +166,11 @@ class _Share(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in itertools.islice(self.sampler, self.first, None):
-            rows = len(batch) // self.ranks.size
-            yield batch[self.ranks.rank * rows : (self.ranks.rank + 1) * rows]
+            rows = len(batch) // self.processes.size
+            yield batch[self.processes.rank * rows : (self.processes.rank + 1) * rows]
 
 
-def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = Ranks()) -> PKBatchSampler:
+def new_sampler(config: TrainConfig, records: Sequence[Record], processes: Processes = Processes()) -> PKBatchSampler:
     """Return the sampler of whole batches, which every process runs alike.
 
     Raises:
@@ -183,12 +183,12 @@ def new_sampler(config: TrainConfig, records: Sequence[Record], ranks: Ranks = R
             f"identities_per_batch={wanted}, but the training set has {there} identities; "
             f"set identities_per_batch to {max(2, there)} or less"
         )
-    if wanted % ranks.size:
+    if wanted % processes.size:
         raise ValueError(
-            f"identities_per_batch={wanted} cannot be shared by {ranks.size} processes without cutting one in two; "
-            f"set it to {max(1, wanted // ranks.size) * ranks.size}"
+            f"identities_per_batch={wanted} cannot be shared by {processes.size} processes without cutting one in two; "
+            f"set it to {max(1, wanted // processes.size) * processes.size}"
         )
-    check_microbatch(config.microbatch_size, wanted // ranks.size * config.images_per_identity)
+    check_microbatch(config.microbatch_size, wanted // processes.size * config.images_per_identity)
     cameras = [record.camid for record in records] if config.distinct_cameras else None
     return PKBatchSampler(pids, wanted, config.images_per_identity, config.seed, cameras)
 

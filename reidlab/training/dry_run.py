@@ -23,9 +23,9 @@ from torch import Tensor
 
 from reidlab.data.folders import JUNK
 from reidlab.data.records import Splits
+from reidlab.distributed import Processes
 from reidlab.errors import DataError
 from reidlab.progress import duration_text, progress, size_text
-from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig, without_weights
 from reidlab.training.loop import Training
 from reidlab.training.optimizing import warmup_iterations
@@ -76,7 +76,7 @@ def dry_run(
     device: str = "cpu",
     workers: int = 0,
     out: str | os.PathLike[str] | None = None,
-    ranks: Ranks = Ranks(),
+    processes: Processes = Processes(),
     cache: str | os.PathLike[str] | None = None,
 ) -> DryRun:
     """Measure what `train` needs with the same arguments, and refuse what would fail hours later.
@@ -85,7 +85,7 @@ def dry_run(
     are read into memory even with `cache`.
 
     Args:
-        config, data, device, workers, ranks, cache: as for `train`. Each process of `ranks` calls this.
+        config, data, device, workers, processes, cache: as for `train`. Each process of `processes` calls this.
         out: the folder that the run will be written to; it need not exist. None if nothing will be written.
 
     Returns:
@@ -100,11 +100,11 @@ def dry_run(
     Taught in: notebooks/06_training.ipynb
     """
     checked = _check_data(data)
-    config = settle_precision(config, device, ranks)
+    config = settle_precision(config, device, processes)
     with _undisturbed(device):
         # images are in memory here, which workers cannot share on every system, while they can share a cache
         readers = workers if cache is None else 0
-        training = Training(without_weights(config), data, device, readers, ranks=ranks)
+        training = Training(without_weights(config), data, device, readers, processes=processes)
         before = memory_mb(device)
         times, reading, terms = _take_steps(training, STEPS)
         step = statistics.median(times[1:])  # the first includes what is prepared once
@@ -171,7 +171,7 @@ def _run_seconds(training: Training, step: float, reading: float, workers: int) 
 
 def _rows(training: Training) -> int:
     """Images of a batch that one process trains on."""
-    return training.config.identities_per_batch * training.config.images_per_identity // training.ranks.size
+    return training.config.identities_per_batch * training.config.images_per_identity // training.processes.size
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
@@ -264,7 +264,7 @@ def _now(device: str) -> float:
 
 def _settings_table(training: Training) -> dict[str, str]:
     """Say what the settings mean for these data."""
-    config, model, size, rows = training.config, training.model, training.ranks.size, _rows(training)
+    config, model, size, rows = training.config, training.model, training.processes.size, _rows(training)
     people, shots = training.inputs.sampler.indices, config.images_per_identity
     held_out = len({record.pid for record in training.data.train}) - len(people)
     data = f"{training.data.title}: {len(training.records):,} images of {len(people):,} identities to train on, "

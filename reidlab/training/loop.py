@@ -20,10 +20,10 @@ from torch import Tensor
 from reidlab.data.dataset import class_labels
 from reidlab.data.records import Splits, fingerprint
 from reidlab.data.workers import worker_lost
+from reidlab.distributed import Processes
 from reidlab.errors import CollapseError, DataError, WorkerError
 from reidlab.models import Model
 from reidlab.progress import progress
-from reidlab.ranks import Ranks
 from reidlab.signals import StopRequest, finish_first
 from reidlab.training.batches import RANK_STRIDE, Augment, Inputs
 from reidlab.training.checkpoint import as_saved, checkpoint_of
@@ -73,7 +73,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     run: RunFolder | None = None,
-    ranks: Ranks = Ranks(),
+    processes: Processes = Processes(),
     cache: str | os.PathLike[str] | None = None,
 ) -> TrainResult:
     """Train a model on the training identities of a data set.
@@ -91,13 +91,13 @@ def train(
         model: what to go on from, in place of a new network; it is changed. Of one that torch.compile or DataParallel
             has wrapped, the network inside; set `compile` in the settings.
         loss: in place of the model's own: called with the outputs of the model, whose `features` are (B, D), and
-            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up. It reaches weights
-            through the outputs alone: with several processes anything else would get several times its gradient.
+            pids (B,), numbered from 0; returns a scalar, or scalars by name, which are added up. With several
+            processes both are those of the whole batch.
         out: the folder that the run is written to; without it nothing is written.
         resume: continue the run in `out` if there is one, to the same numbers as without the interruption. Models,
             losses and augmentations of one's own are given again.
         run: a `RunFolder` in place of `out` and `resume`.
-        ranks: the processes that share each batch, inside `reidlab.ranks.joined`.
+        processes: the processes that share each batch, inside `reidlab.distributed.process_group`.
         cache: file to keep the images in, in place of memory; the next run finds them there.
 
     Returns:
@@ -118,10 +118,10 @@ def train(
         raise ValueError("got resume without out, or both out and run; expected out, the folder of the run")
     if out is not None:
         begun = resume and (Path(out) / "config.json").exists()
-        run = RunFolder(out, begun, preset, writes=ranks.is_first)
-    config = settle_precision(config, device, ranks, run)
+        run = RunFolder(out, begun, preset, writes=processes.is_first)
+    config = settle_precision(config, device, processes, run)
     goes_on = run is not None and run.resume and run.last.exists()
-    training = Training(config, data, device, workers, augment, model, ranks, cache, goes_on, loss)
+    training = Training(config, data, device, workers, augment, model, processes, cache, goes_on, loss)
     with finish_first() if run else nullcontext() as stop:
         try:
             return training.run(report, run, stop)
@@ -152,14 +152,14 @@ class Training:
         workers: int = 0,
         augment: Augment | None = None,
         model: Model | None = None,
-        ranks: Ranks = Ranks(),
+        processes: Processes = Processes(),
         cache: str | os.PathLike[str] | None = None,
         goes_on: bool = False,
         loss: Loss | None = None,
     ):
         config = settle_precision(config, device)
         seed_everything(config.seed)
-        self.config, self.data, self.device, self.ranks = config, data, device, ranks
+        self.config, self.data, self.device, self.processes = config, data, device, processes
         self.records, validation = hold_out(data, config)
         labels = class_labels(self.records)
         model = unwrapped(model)
@@ -168,20 +168,20 @@ class Training:
         if model is None:  # last.pt fills the network of a run that goes on: nothing is fetched for it
             filled = without_weights(config) if goes_on else config
             model = new_model(filled.model, filled.model_args, len(labels))
-        self.model = placed(model, config, device, ranks)
+        self.model = placed(model, config, device, processes)
         self.average = _Average(self.model, config.ema_decay) if config.ema_decay else None
-        if augment is None and config.augmentation == "light" and ranks.rank:
-            torch.manual_seed(config.seed + RANK_STRIDE * ranks.rank)  # else all processes would draw the same
+        if augment is None and config.augmentation == "light" and processes.rank:
+            torch.manual_seed(config.seed + RANK_STRIDE * processes.rank)  # else all processes would draw the same
         size = (self.model.height, self.model.width)
-        self.inputs = Inputs(config, self.records, labels, size, device, workers, ranks, cache, augment, self.model)
+        self.inputs = Inputs(config, self.records, labels, size, device, workers, processes, cache, augment, self.model)
         own_model = self.model if given else None
         self.own = {"augment": describe(augment), "loss": describe(loss), "own_model": describe(own_model)}
         self.optimizer = new_optimizer(self.model, config)
         self.schedule = new_schedule(self.optimizer, config)
-        self.step = Step(self.model, self.optimizer, config, ranks, loss)
+        self.step = Step(self.model, self.optimizer, config, processes, loss)
         self.generator = torch.Generator().manual_seed(config.seed)  # for triplets sampled at random
         self.collapse = None if loss else CollapseMonitor(self.model)
-        self.validation = ValidationMonitor(config, validation, device, workers, ranks) if validation else None
+        self.validation = ValidationMonitor(config, validation, device, workers, processes) if validation else None
         self.history: list[dict[str, float]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.running: list[dict[str, float]] = []
@@ -213,7 +213,7 @@ class Training:
         if self.validation and not self.evaluations:
             self._validate()
         batches = itertools.islice(batches, left)
-        for images, labels in progress(batches, "training", left) if self.ranks.is_first else batches:
+        for images, labels in progress(batches, "training", left) if self.processes.is_first else batches:
             self._advance(images, labels)
             end = self._must_end(stop)
             if folder and (self._due(self.config.save_every) or end):
@@ -271,7 +271,7 @@ class Training:
         circumstances = {**speed, "seconds": elapsed, "memory_mb": memory_mb(self.device)}
         if self.folder:
             self.folder.add({"kind": kind, **row, **circumstances})
-        if self.report and self.ranks.is_first:
+        if self.report and self.processes.is_first:
             self.report({**row, **circumstances})
 
     def _elapsed(self) -> float:
@@ -282,18 +282,14 @@ class Training:
 
     def _must_end(self, stop: StopRequest | None) -> bool:
         """Whether this process or another one was asked to end: all end after the same iteration."""
-        if stop is None:
-            return False
-        flag = torch.tensor([float(stop.requested)])
-        self.ranks.sum_([flag])
-        return bool(flag)
+        return stop is not None and any(self.processes.gather_objects(stop.requested))
 
     def _begin(self, folder: RunFolder) -> dict[str, Any] | None:
         """Begin the folder of a run, or bring back how far it was; return the state of the random generators."""
         data = {"dataset": self.data.name, "box": self.data.box, "protocol": self.data.protocol}
         data |= {"title": self.data.title, "train_images": len(self.data.train)}
         data |= {"train_identities": len({r.pid for r in self.data.train}), "fingerprint": fingerprint(self.data.train)}
-        facts = {"data": data, "ranks": self.ranks.size, "device": self.device, "epochs": self.epochs}
+        facts = {"data": data, "processes": self.processes.size, "device": self.device, "epochs": self.epochs}
         facts |= self.own
         facts |= {"parameters": sum(p.numel() for p in self.model.parameters()), "passes": self.passes}
         if self.own["own_model"]:
@@ -307,7 +303,7 @@ class Training:
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 reason = " ".join(str(error).split())[:160]
                 raise DataError(f"{folder.last}: cannot be resumed ({reason}); begin a new run") from None
-        found = self.ranks.gather_objects(self.iteration)
+        found = self.processes.gather_objects(self.iteration)
         if len(set(found)) > 1:
             raise ValueError(
                 f"{folder.path}: the processes found iterations {found} in it; all of them must see one folder"
@@ -337,7 +333,7 @@ class Training:
             "schedule": self.schedule.state_dict(),
             "scaler": self.step.scaler.state_dict(),
             "averaged": self.average.batches if self.average else 0,
-            "random": self.ranks.gather_objects(random_state(self.inputs.generator, self.generator)),
+            "random": self.processes.gather_objects(random_state(self.inputs.generator, self.generator)),
             "history": self.history,
             "evaluations": self.evaluations,
             "running": self.running,
@@ -362,7 +358,7 @@ class Training:
             self.collapse.rows = state["alarms"][0]
         if self.validation:
             self.validation.at_chance = state["alarms"][1]
-        return state["random"][self.ranks.rank]
+        return state["random"][self.processes.rank]
 
 
 class _Average:

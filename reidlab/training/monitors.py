@@ -12,11 +12,11 @@ from torch import Tensor
 
 from reidlab.data.folders import query_and_gallery
 from reidlab.data.records import Record, Splits
+from reidlab.distributed import Processes
 from reidlab.errors import CollapseError, DataError
 from reidlab.evaluation import ChanceLevelWarning, evaluate_model
 from reidlab.losses import MININGS, triplet_statistics
 from reidlab.models import Baseline, ReIDModel
-from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 
 SEEN = (25, 100)
@@ -71,11 +71,13 @@ class ValidationMonitor:
     Args:
         config: the settings.
         data: query and gallery of `hold_out`.
-        device, workers, ranks: as for `reidlab.evaluation.evaluate_model`.
+        device, workers, processes: as for `reidlab.evaluation.evaluate_model`.
     """
 
-    def __init__(self, config: TrainConfig, data: Splits, device: str, workers: int, ranks: Ranks = Ranks()):
-        self.config, self.data, self.device, self.workers, self.ranks = config, data, device, workers, ranks
+    def __init__(
+        self, config: TrainConfig, data: Splits, device: str, workers: int, processes: Processes = Processes()
+    ):
+        self.config, self.data, self.device, self.workers, self.processes = config, data, device, workers, processes
         self.at_chance = 0
 
     def validate(self, model: ReIDModel, iteration: int) -> dict[str, Any]:
@@ -90,7 +92,7 @@ class ValidationMonitor:
         devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
         with torch.random.fork_rng(devices), warnings.catch_warnings():
             warnings.simplefilter("ignore", ChanceLevelWarning)  # one such score early on means nothing
-            found = evaluate_model(model, self.data, device=self.device, workers=self.workers, ranks=self.ranks)
+            found = evaluate_model(model, self.data, device=self.device, workers=self.workers, processes=self.processes)
         self.at_chance = self.at_chance + 1 if found.at_chance and iteration >= AFTER * self.config.iterations else 0
         if self.at_chance >= 2:
             raise CollapseError(

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from reidlab.distributed import Processes
 from reidlab.models import ReIDModel
-from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 
 
@@ -106,12 +106,12 @@ def unwrapped(model: ReIDModel | None) -> ReIDModel | None:
     return model
 
 
-def placed(model: ReIDModel, config: TrainConfig, device: str, ranks: Ranks) -> ReIDModel:
+def placed(model: ReIDModel, config: TrainConfig, device: str, processes: Processes) -> ReIDModel:
     """Return the model on the device, in training mode, with batch norm as the settings have it."""
     if config.batch_norm == "synced":
         if not device.startswith("cuda"):
             raise ValueError(f"batch_norm='synced' on {device}: torch has it on GPUs only; use batch_norm='local'")
-        if ranks.size == 1:
+        if processes.size == 1:
             raise ValueError("batch_norm='synced' with one process: there is nothing to sync; use batch_norm='local'")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model.to(device, memory_format=torch.channels_last).train()

@@ -11,9 +11,9 @@ import time
 import torch
 from torch import nn
 
+from reidlab.distributed import Processes
 from reidlab.files import read_json
 from reidlab.models.backbones import ResidualBlock
-from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 from reidlab.training.run_folder import RunFolder
 from reidlab.training.step import PRECISIONS
@@ -25,7 +25,7 @@ GAIN = 1.2
 
 
 def settle_precision(
-    config: TrainConfig, device: str = "cpu", ranks: Ranks | None = None, run: RunFolder | None = None
+    config: TrainConfig, device: str = "cpu", processes: Processes | None = None, run: RunFolder | None = None
 ) -> TrainConfig:
     """Replace precision="auto" by the one to train with, so that every record says it.
 
@@ -35,7 +35,7 @@ def settle_precision(
     Args:
         config: the settings; returned as they are if their precision is another word.
         device: to train on.
-        ranks: the processes that share each batch.
+        processes: the processes that share each batch.
         run: the folder of the run.
 
     Raises:
@@ -58,7 +58,7 @@ def settle_precision(
         chosen = os.environ.get(PRECISION_VARIABLE) or quickest_precision(device)
         if chosen not in PRECISIONS:
             raise ValueError(f"{PRECISION_VARIABLE}={chosen}: expected one of {', '.join(PRECISIONS)}")
-        chosen = ranks.gather_objects(chosen)[0] if ranks else chosen
+        chosen = processes.broadcast(chosen) if processes else chosen
     return dataclasses.replace(config, precision=chosen)
 
 

@@ -19,11 +19,11 @@ import torch
 
 from reidlab.data.records import Splits, fingerprint
 from reidlab.distances import pairwise
+from reidlab.distributed import Processes
 from reidlab.evaluation import Evaluation, Features, evaluate_features, extract_features
 from reidlab.files import atomic_path, write_json
-from reidlab.models import MODELS, Model
+from reidlab.models import Model
 from reidlab.progress import duration_text, size_text
-from reidlab.ranks import Ranks
 from reidlab.results import score_record
 from reidlab.training.checkpoint import load_checkpoint
 from reidlab.training.config import TrainConfig, flat_settings
@@ -58,7 +58,7 @@ class Scored:
 
 
 def finish_run(
-    run: str | os.PathLike[str], data: Splits, device: str = "cpu", workers: int = 0, ranks: Ranks = Ranks()
+    run: str | os.PathLike[str], data: Splits, device: str = "cpu", workers: int = 0, processes: Processes = Processes()
 ) -> dict[str, Any]:
     """Evaluate a run on query and gallery; write scores.json and report.html.
 
@@ -67,7 +67,7 @@ def finish_run(
     Args:
         run: the run folder, with config.json and last.pt, and best.pt if there is one.
         data: the data set that it was trained on, with query and gallery.
-        device, workers, ranks: as for `extract_features`. Only the first of several processes reads and writes the
+        device, workers, processes: as for `extract_features`. Only the first of several processes reads and writes the
             run folder; the others need not see it.
 
     Returns:
@@ -86,30 +86,21 @@ def finish_run(
     Taught in: notebooks/06_training.ipynb
     """
     folder = Path(run)
-    models: dict[str, Model] = {}
     found: Any = None
-    if ranks.is_first:
+    if processes.is_first:
         try:
-            files, metas = read_run(folder), {}
-            for name in CHECKPOINTS if (folder / "best.pt").is_file() else CHECKPOINTS[:1]:
-                models[name], metas[name] = load_checkpoint(folder / f"{name}.pt")
-            found = files, metas
+            names = CHECKPOINTS if (folder / "best.pt").is_file() else CHECKPOINTS[:1]
+            found = read_run(folder), {name: load_checkpoint(folder / f"{name}.pt") for name in names}
         except (OSError, ValueError) as error:
             found = error
-    found = ranks.gather_objects(found)[0]
+    found = processes.broadcast(found)
     if isinstance(found, Exception):  # in every process, so that none waits for the others
         raise found
-    files, metas = found
-    for name, meta in metas.items():
-        if not ranks.is_first:
-            models[name] = MODELS[meta["kind"]](**meta["model"]).eval()
-            for weight in models[name].state_dict().values():
-                weight.zero_()
-        ranks.sum_(list(models[name].state_dict().values()))  # weights of the first process plus zeros
+    files, checkpoints = found
 
     scored: dict[str, Scored] = {}
-    for name, model in models.items():
-        scored[name] = _evaluate(model, metas[name], data, device, workers, ranks, scored.get("last"))
+    for name, (model, meta) in checkpoints.items():
+        scored[name] = _evaluate(model, meta, data, device, workers, processes, scored.get("last"))
     scores = {
         name: score_record(
             one.result,
@@ -124,7 +115,7 @@ def finish_run(
         )
         for name, one in scored.items()
     }
-    if ranks.is_first:
+    if processes.is_first:
         write_json(folder / "scores.json", scores)
         try:
             _write_page(folder, read_run(folder), scored, data, device)
@@ -159,14 +150,20 @@ def write_report(run: str | os.PathLike[str], data: Splits, device: str = "cpu",
     for name in CHECKPOINTS if (folder / "best.pt").is_file() else CHECKPOINTS[:1]:
         try:
             model, meta = load_checkpoint(folder / f"{name}.pt")
-            scored[name] = _evaluate(model, meta, data, device, workers, Ranks(), scored.get("last"))
+            scored[name] = _evaluate(model, meta, data, device, workers, Processes(), scored.get("last"))
         except (FileNotFoundError, ValueError) as error:
             files.missing.append(f"{name}.pt was not evaluated: {' '.join(str(error).split())}")
     return _write_page(folder, files, scored, data, device)
 
 
 def _evaluate(
-    model: Model, meta: dict[str, Any], data: Splits, device: str, workers: int, ranks: Ranks, same: Scored | None
+    model: Model,
+    meta: dict[str, Any],
+    data: Splits,
+    device: str,
+    workers: int,
+    processes: Processes,
+    same: Scored | None,
 ) -> Scored:
     """Evaluate a model; one with the same weights as `same` has its scores."""
     start = time.perf_counter()
@@ -175,7 +172,7 @@ def _evaluate(
         if one.keys() == other.keys() and all(torch.equal(one[name], other[name].cpu()) for name in one):
             return dataclasses.replace(same, meta=meta)
     query, gallery = (
-        extract_features(model, records, device=device, workers=workers, ranks=ranks)
+        extract_features(model, records, device=device, workers=workers, processes=processes)
         for records in (data.query, data.gallery)
     )
     result = evaluate_features(query, gallery)

@@ -229,10 +229,10 @@ class RunFolder:
                 f"{self.path}: the data has changed since the run began: {'; '.join(moved)}; bring back the old data, "
                 "or begin a new run"
             )
-        if there.get("ranks") != own["ranks"]:
+        if there.get("processes") != own["processes"]:
             raise ValueError(
-                f"{self.path}: was begun by {there.get('ranks')} processes, got {own['ranks']}; start as many, so that "
-                "it ends in the same numbers"
+                f"{self.path}: was begun by {there.get('processes')} processes, got {own['processes']}; start as many, "
+                "so that it ends in the same numbers"
             )
 
     def add(self, row: dict[str, Any]) -> None:

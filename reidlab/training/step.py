@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from reidlab.distributed import Processes
 from reidlab.models import Model
-from reidlab.ranks import Ranks
 from reidlab.training.config import TrainConfig
 from reidlab.training.own_parts import check_outputs, check_terms
 
@@ -19,24 +23,25 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-Forward = Callable[..., dict[str, Tensor]]
 Loss = Callable[[dict[str, Tensor], Tensor], Tensor | dict[str, Tensor]]
 
 
 class Step:
     """Changes the weights by one batch.
 
-    Whole and in one process, a batch goes through the network once. Otherwise the loss is detached from the network:
-    features and class scores of all parts and all processes are put together, the loss and its gradient by them are
-    computed once for the whole batch, and each part is then backpropagated with its own share of that gradient. So
-    triplets are mined among all images of the batch, whatever the memory of one card, and the gradient is that of
-    the whole loss; only batch norm sees its part of the batch alone.
+    The features, class scores and all other outputs of the processes are gathered, with their gradient, and the loss
+    of the whole batch is computed. So triplets are mined among all images of the batch, and the gradient is that of
+    the whole loss, also of weights that the loss uses directly; only batch norm sees each process's part alone, and
+    its running means are averaged.
+
+    With `microbatch_size`, the gradient by the outputs is computed first: a batch goes through the network in parts
+    that keep nothing, then each part once more, to be backpropagated with its own rows of that gradient.
 
     Args:
         model: in training mode.
         optimizer: of its weights.
         config: `precision`, which is not "auto" any more, `microbatch_size`, `max_grad_norm`, `compile` are read.
-        ranks: the processes that share the batch.
+        processes: those that share the batch.
         loss: in place of the model's own, see `train`.
 
     Source: gradient caching: Gao et al., "Scaling deep contrastive learning batch size under memory limited setup",
@@ -49,14 +54,25 @@ class Step:
         model: Model,
         optimizer: torch.optim.Optimizer,
         config: TrainConfig,
-        ranks: Ranks = Ranks(),
+        processes: Processes = Processes(),
         loss: Loss | None = None,
     ):
-        self.model, self.optimizer, self.config, self.ranks, self.own_loss = model, optimizer, config, ranks, loss
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.processes, self.own_loss = processes, loss
         device = next(model.parameters()).device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=config.precision == "float16")
-        self.forward: Forward = torch.compile(model) if config.compile else model
+        # `gather_batch` multiplies gradients by the number of processes: inside the network they are as in one process
+        scale = 2.0**16 / processes.size
+        self.scaler = torch.amp.GradScaler(device, init_scale=scale, enabled=config.precision == "float16")
         self.precision = PRECISIONS[config.precision]
+        self.local = _NetworkAndThen(torch.compile(model) if config.compile else model)
+        self.run: nn.Module = self.local
+        if processes.size > 1:
+            with processes.collective("comparing their networks"):
+                # Which weights the loss uses may change from step to step (a term that begins later), so the graph is
+                # searched for unused ones in each step; with static_graph=True one that differs from the first would
+                # leave gradients that are not averaged. Weights that are unused in all processes keep the gradient
+                # None, as in one process. Buffers are averaged after each step, so broadcasting them changes nothing.
+                self.run = DistributedDataParallel(self.local, find_unused_parameters=True)
 
     def __call__(
         self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator
@@ -76,76 +92,96 @@ class Step:
             FloatingPointError: NaN or infinity in features or loss; the weights are as they were.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        whole = self.ranks.size == 1 and not 0 < self.config.microbatch_size < len(images)
-        terms, features, labels = (self._whole if whole else self._in_parts)(images, labels, iteration, generator)
+        labels = self.processes.gather_batch(labels)
+        loss = functools.partial(self._loss, labels=labels, iteration=iteration, generator=generator)
+        with self.processes.collective("averaging gradients"), warnings.catch_warnings():
+            # a 1×1 convolution has the same layout under two kinds of strides, which DistributedDataParallel compares
+            warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+            if 0 < self.config.microbatch_size < len(images):
+                terms, features = self._in_parts(images, loss)
+            else:
+                total, terms, features = self.run(images, self.precision, lambda outputs: loss(self._gathered(outputs)))
+                total.backward()
+            self.processes.average_([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
         if self.config.max_grad_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return {name: value.detach() for name, value in terms.items()}, features, labels
+        return terms, features, labels
 
-    def _compute(self, images: Tensor) -> dict[str, Tensor]:
-        outputs = self.forward(images, self.precision) if self.precision else self.forward(images)
-        check_outputs(outputs, len(images))
-        return outputs
+    def _gathered(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self.processes.gather_batch(value) for name, value in outputs.items()}
 
-    def _terms(
+    def _loss(
         self, outputs: dict[str, Tensor], labels: Tensor, iteration: int, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Compute the loss and backpropagate it to `outputs`, or through them to the weights."""
-        check_finite({"features": outputs["features"].detach().float().square().sum(1) * 4}, iteration)
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Return the loss of the whole batch, scaled for float16, and its terms and the features without gradient."""
+        features = outputs["features"].detach()
+        check_finite({"features": features.float().square().sum(1) * 4}, iteration)
         terms = self.own_loss(outputs, labels) if self.own_loss else self.model.loss(outputs, labels, generator)
         terms = check_terms(terms)
         total = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(total.detach()):  # one check for all: each waits for the GPU
             check_finite(terms, iteration)
-        self.scaler.scale(total).backward()
-        return terms
+        return self.scaler.scale(total), {name: value.detach() for name, value in terms.items()}, features
 
-    def _whole(self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator):
-        outputs = self._compute(images)
-        return self._terms(outputs, labels, iteration, generator), outputs["features"].detach(), labels
-
-    def _in_parts(self, images: Tensor, labels: Tensor, iteration: int, generator: torch.Generator):
-        parts = images.split(self.config.microbatch_size or len(images))
+    def _in_parts(
+        self, images: Tensor, loss: Callable[[dict[str, Tensor]], tuple[Tensor, dict[str, Tensor], Tensor]]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute gradients with the memory for one part of the batch; return terms and features."""
+        parts = images.split(self.config.microbatch_size)
         before = [buffer.clone() for buffer in self.model.buffers()]
-        graphs = []
-        for part in parts:  # the graph of a part is kept only if it is the only one
-            with torch.set_grad_enabled(len(parts) == 1):
-                graphs.append(self._compute(part))
-        own = {name: torch.cat([graph[name].detach() for graph in graphs]) for name in graphs[0]}
-        outputs = {name: self.ranks.gather(value).requires_grad_() for name, value in own.items()}
-        labels = self.ranks.gather(labels)
-        terms = self._terms(outputs, labels, iteration, generator)
-        start = self.ranks.rank * len(images)
+        with torch.no_grad():
+            found = [self.local(part, self.precision, dict) for part in parts]
+        own = {name: torch.cat([outputs[name] for outputs in found]) for name in found[0]}
+        outputs = {name: value.requires_grad_() for name, value in self._gathered(own).items()}
+        total, terms, features = loss(outputs)
+        total.backward()
+
+        # times the number of processes, since DistributedDataParallel takes the mean of their gradients
+        size, first = self.processes.size, self.processes.rank * len(images)
+        gradients = {name: size * value.grad[first:] for name, value in outputs.items() if value.grad is not None}
+
+        def reached(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: outputs[name] for name in gradients if outputs[name].requires_grad}
+
         after: list[list[Tensor]] = []
+        done = 0
         for part in parts:
-            if len(parts) > 1:
-                self._restore(before)
-                graphs = [self._compute(part)]
-            rows = slice(start, start := start + len(part))
-            led = [
-                (graphs[0][name], value.grad[rows])
-                for name, value in outputs.items()
-                if value.grad is not None and graphs[0][name].requires_grad
-            ]
-            torch.autograd.backward([output for output, _ in led], [grad for _, grad in led])
+            self._restore(before)
+            rows = slice(done, done := done + len(part))
+            # the processes' gradients are averaged once, with those of the last part
+            with contextlib.nullcontext() if size == 1 or done == len(images) else self.run.no_sync():
+                of_part = self.run(part, self.precision, reached)
+                torch.autograd.backward(list(of_part.values()), [gradients[name][rows] for name in of_part])
             after.append([buffer.clone() for buffer in self.model.buffers()])
         self._restore([_mean(values) for values in zip(*after, strict=True)])
-        self._share()
-        return terms, outputs["features"].detach(), labels
+        return terms, features
 
     def _restore(self, buffers: list[Tensor]) -> None:
         with torch.no_grad():
             for buffer, value in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(value)
 
-    def _share(self) -> None:
-        """Add up the gradients of all processes, and average what batch norm has seen."""
-        if self.ranks.size > 1:
-            self.ranks.sum_([p.grad for p in self.model.parameters() if p.grad is not None])
-            self.ranks.mean_([buffer for buffer in self.model.buffers() if buffer.is_floating_point()])
+
+class _NetworkAndThen(nn.Module):
+    """The network, and what is computed from its outputs.
+
+    DistributedDataParallel wraps both: it finds the weights that are used from what its module returns, and these are
+    those that the loss depends on.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        # never used: where it finds no unused weight, DistributedDataParallel warns that searching is needless
+        self.unused = nn.Parameter(next(network.parameters()).new_zeros(()))
+
+    def forward(self, images: Tensor, precision: torch.dtype | None, then: Callable[[dict[str, Tensor]], Any]) -> Any:
+        outputs = self.network(images, precision) if precision else self.network(images)
+        check_outputs(outputs, len(images))
+        return then(outputs)
 
 
 def _mean(values: tuple[Tensor, ...]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Several processes, which are started for real: what they hear of each other, and what is left when one is lost."""
+"""Several processes, which are started for real: collectives, steps of training, and a process that is lost."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import socket
 import time
 from pathlib import Path
 
+import distributed_workers
 import numpy as np
 import pytest
-import rank_workers
 import torch
 from forked import Forked
 
-from reidlab.errors import RankError
-from reidlab.ranks import Ranks, joined, local_device
+from reidlab.distributed import Processes, local_device, process_group
+from reidlab.errors import ProcessError
 
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 posix = pytest.mark.skipif(os.name != "posix", reason="kills a process as POSIX systems do")
@@ -39,7 +39,11 @@ def start(job: str, folder: Path, size: int, timeout: float = 60, started: int |
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": size}
     return [
         Forked(
-            rank_workers.main, job, str(folder), str(timeout), env=environment(RANK=rank, LOCAL_RANK=rank, **address)
+            distributed_workers.main,
+            job,
+            str(folder),
+            str(timeout),
+            env=environment(RANK=rank, LOCAL_RANK=rank, **address),
         )
         for rank in range(size if started is None else started)
     ]
@@ -59,51 +63,56 @@ def ends(processes: list[Forked]) -> list[tuple[int, str]]:
 
 @pytest.fixture(scope="module")
 def met(tmp_path_factory) -> list[dict]:
-    """What two processes found; those of test_training_ranks.py are started by torchrun itself."""
+    """What two processes found; those of test_training_distributed.py are started by torchrun itself."""
     folder = tmp_path_factory.mktemp("met")
     assert ends(start("meet", folder, 2)) == [(0, "")] * 2
     return [torch.load(folder / f"meet{rank}.pt") for rank in range(2)]
 
 
+@pytest.fixture(scope="module")
+def stepped(tmp_path_factory) -> list[dict]:
+    """Steps of two processes, with whole batches and with parts of them."""
+    folder = tmp_path_factory.mktemp("steps")
+    assert ends(start("steps", folder, 2)) == [(0, "")] * 2
+    return [torch.load(folder / f"steps{rank}.pt") for rank in range(2)]
+
+
 def test_each_process_knows_its_place(met):
-    assert [found["ranks"] for found in met] == [(0, 2, True), (1, 2, False)]
+    assert [found["processes"] for found in met] == [(0, 2, True), (1, 2, False)]
 
 
 def test_rows_come_in_order_of_rank(met):
-    block = rank_workers.block
+    block = distributed_workers.block
     for found in met:
         assert torch.equal(found["uneven"], torch.cat([block(0, 1, 3), block(1, 3, 3)]))
         assert torch.equal(found["none in the first"], block(1, 1, 2, 2))
         assert found["labels"].tolist() == [0, 0, 1] and found["labels"].dtype == torch.int64
         assert found["learned"].tolist() == [[2], [2]] and not found["learned"].requires_grad
+        assert found["of the first"] == "thing 0"
         assert found["objects"] == [{"rank": 0, "name": ""}, {"rank": 1, "name": "n"}]
 
 
-@pytest.mark.parametrize("bucket", [2**24, 7], ids=["one parcel", "several parcels"])
-def test_sums_and_means_keep_shape_and_dtype(met, bucket):
-    first, second = rank_workers.gradients(0), rank_workers.gradients(1)
+def test_each_process_has_the_gradient_of_its_own_rows_times_their_number(met):
+    both = [distributed_workers.block(rank, 2, 3).t() for rank in range(2)]
+    for rows, found in zip(both, met, strict=True):
+        assert torch.equal(found["batch"].detach(), torch.cat(both))
+        assert torch.allclose(found["gradient"], 2 * 3 * rows**2)
+
+
+def test_means_keep_shape_and_dtype(met):
+    first, second = distributed_workers.buffers(0), distributed_workers.buffers(1)
     for found in met:
-        for ours, a, b in zip(found[f"sum {bucket}"], first, second, strict=True):
-            assert ours.dtype == a.dtype and torch.equal(ours, (a + b).detach())
-        for ours, a, b in zip(found[f"mean {bucket}"], first[:4], second[:4], strict=True):
-            assert ours.dtype == a.dtype and torch.equal(ours, ((a + b) / 2).detach())
+        for ours, a, b in zip(found["mean"], first, second, strict=True):
+            assert ours.dtype == a.dtype and torch.allclose(ours, (a + b) / 2)
 
 
-def test_bad_tensors_are_refused_in_every_process(met):
-    for found in met:
-        assert "without dimensions" in found["no rows"]
-        assert "rows of [3, 4] numbers of [4, 4] bytes" in found["other rows"]
-        assert "torch.int64" in found["whole numbers"] and "sum_" in found["whole numbers"]
-        assert "joined others already" in found["twice"]
+def test_a_second_process_group_is_refused(met):
+    assert all("in a process group already" in found["twice"] for found in met)
 
 
-def test_check_alive_waits_for_the_slowest(met):
-    assert min(found["met at"] for found in met) >= met[1]["came at"] - 0.05  # which came half a second late
-
-
-@pytest.mark.parametrize("count", rank_workers.SIZES)
+@pytest.mark.parametrize("count", distributed_workers.SIZES)
 def test_evaluation_by_two_processes_is_that_of_one(met, count):
-    alone = rank_workers.plain(*rank_workers.scores(Ranks(), count))
+    alone = distributed_workers.plain(*distributed_workers.scores(Processes(), count))
     assert len(alone["features"]) == count
     for found in met:
         together = found[f"scores {count}"]
@@ -113,14 +122,36 @@ def test_evaluation_by_two_processes_is_that_of_one(met, count):
             assert together[name] == alone[name], name
 
 
+@pytest.mark.parametrize("chunk", [0, 2, 3])
+def test_steps_of_two_processes_are_those_of_one(stepped, chunk):
+    """Also for weights that the loss uses directly, from some step on, or never; and each process has the same."""
+    first, second = stepped
+    alone = distributed_workers.steps(Processes(), [chunk])
+    for number in range(3):
+        one, other, expected = (found[f"{chunk}, {number}"] for found in (first, second, alone))
+        assert one["terms"] == other["terms"] == pytest.approx(expected["terms"], rel=1e-12)
+        gradients = expected["gradients"]
+        assert gradients["margin"] is not None and (gradients["classifier.weight"] is None) == (number == 0)
+        for name, value in gradients.items():
+            if value is None:
+                assert one["gradients"][name] is other["gradients"][name] is None, name
+            else:
+                assert torch.equal(one["gradients"][name], other["gradients"][name]), name
+                assert torch.allclose(one["gradients"][name], value, rtol=1e-9, atol=1e-12), name
+    for name, value in alone[f"{chunk}"].items():
+        assert torch.equal(first[f"{chunk}"][name], second[f"{chunk}"][name]), name
+        assert torch.allclose(first[f"{chunk}"][name], value, rtol=1e-7, atol=1e-9), name
+
+
 @posix
-def test_a_killed_process_leaves_the_other_one_line(tmp_path):
+@pytest.mark.parametrize(("job", "what"), [("lost", "gathering values"), ("lost_in_training", "averaging gradients")])
+def test_a_killed_process_leaves_the_other_one_line(tmp_path, job, what):
     begin = time.monotonic()
-    (first, line), (killed, _) = ends(start("lost", tmp_path, 2, timeout=600))
+    (first, line), (killed, _) = ends(start(job, tmp_path, 2, timeout=600))
     assert killed == -signal.SIGKILL
     assert first == 1
     assert re.fullmatch(
-        r"error: process 0 of 2 \(counted from 0\) lost another one while gathering tensors \(.*by peer.*\); .* "
+        rf"error: process 0 of 2 \(counted from 0\) lost another one while {what} \(.*by peer.*\); .* "
         r"The last checkpoint is usable: start all processes again and resume",
         line,
     ), line
@@ -131,11 +162,12 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_gone(tmp_path):
     (first, line), (second, cause) = ends(start("broken", tmp_path, 2, timeout=600))
     assert (first, second) == (1, 1)
     assert cause == "error: picture 7 is broken"
-    assert "process 0 of 2" in line and "waiting for each other" in line
+    assert "process 0 of 2" in line and "gathering values" in line
 
 
-def test_a_process_that_does_not_answer_is_given_up(tmp_path):
-    processes = start("stuck", tmp_path, 2, timeout=2)
+@pytest.mark.parametrize("job", ["stuck", "stuck_in_training"])
+def test_a_process_that_does_not_answer_is_given_up(tmp_path, job):
+    processes = start(job, tmp_path, 2, timeout=2)
     _, said = processes[0].communicate(timeout=60)
     processes[1].kill()
     processes[1].communicate()
@@ -164,31 +196,29 @@ def place(monkeypatch):
 
 def test_without_torchrun_a_process_is_alone(place):
     place(MASTER_ADDR="somewhere")  # some clusters set it for every job
-    with joined() as ranks:
-        assert ranks == Ranks(0, 1) and ranks.is_first
+    with process_group() as processes:
+        assert processes == Processes(0, 1) and processes.is_first
         assert not torch.distributed.is_initialized()
 
 
 def test_one_process_of_torchrun_is_alone_too(place):
     place(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR="nowhere.invalid", MASTER_PORT=1)
-    with joined("cuda", timeout_seconds=0.1) as ranks:
-        assert ranks == Ranks()
+    with process_group("cuda", timeout_seconds=0.1) as processes:
+        assert processes == Processes()
         assert not torch.distributed.is_initialized()
     assert local_device("cuda:3") == "cuda:3"
 
 
 def test_alone_nothing_is_changed_or_copied():
     tensor, grid = torch.arange(3.0), torch.ones(2, requires_grad=True)
-    ranks = Ranks()
-    assert ranks.gather(tensor) is tensor
-    assert ranks.gather_objects("a") == ["a"]
-    ranks.sum_([tensor, grid])
-    ranks.mean_([tensor])
-    ranks.check_alive()
+    processes = Processes()
+    assert processes.gather(tensor) is tensor
+    assert processes.gather_objects("a") == ["a"]
+    assert processes.gather_batch(grid) is grid
+    assert processes.broadcast("a") == "a"
+    processes.average_([tensor, grid])
     assert tensor.tolist() == [0, 1, 2]
-    with pytest.raises(ValueError, match="int64"):
-        ranks.mean_([torch.tensor(1)])
-    assert pickle.loads(pickle.dumps(ranks)) == ranks
+    assert pickle.loads(pickle.dumps(processes)) == processes
 
 
 @pytest.mark.parametrize(
@@ -207,7 +237,7 @@ def test_alone_nothing_is_changed_or_copied():
 )
 def test_a_broken_environment_is_named(place, values, message):
     place(**values)
-    with pytest.raises(ValueError, match=message) as caught, joined(timeout_seconds=1):
+    with pytest.raises(ValueError, match=message) as caught, process_group(timeout_seconds=1):
         pass
     assert "\n" not in str(caught.value)
 
@@ -230,25 +260,25 @@ def test_each_process_has_a_gpu_of_its_own(place, monkeypatch):
 def test_more_processes_than_gpus_are_refused(place, monkeypatch, gpus, advice):
     place(**TWO)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    with pytest.raises(ValueError, match=advice), joined("cuda"):
+    with pytest.raises(ValueError, match=advice), process_group("cuda"):
         pass
 
 
 def test_what_several_processes_cannot_use_is_refused_before_they_meet(place):
     place(**TWO)
-    with pytest.raises(ValueError, match="device=meta: several processes can use cpu or cuda"), joined("meta"):
+    with pytest.raises(ValueError, match="device=meta: several processes can use cpu or cuda"), process_group("meta"):
         pass
-    with pytest.raises(ValueError, match="timeout_seconds=0: expected more than 0"), joined(timeout_seconds=0):
+    with pytest.raises(ValueError, match="timeout_seconds=0: expected more than 0"), process_group(timeout_seconds=0):
         pass
 
 
 def test_a_place_that_is_not_there():
     for rank, size in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match=f"got rank {rank} of {size} processes"):
-            Ranks(rank, size)
-    with pytest.raises(ValueError, match="2 processes have not joined: use Ranks inside"):
-        Ranks(0, 2).check_alive()
+            Processes(rank, size)
+    with pytest.raises(ValueError, match="2 processes have not joined a process group: use Processes inside"):
+        Processes(0, 2).gather(torch.ones(1))
 
 
 def test_a_lost_process_is_not_bad_input():
-    assert issubclass(RankError, RuntimeError) and not issubclass(RankError, ValueError)
+    assert issubclass(ProcessError, RuntimeError) and not issubclass(ProcessError, ValueError)

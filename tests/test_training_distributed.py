@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from reidlab.ranks import Ranks
+from reidlab.data.dataset import class_labels
+from reidlab.distributed import Processes
 from reidlab.training import TrainConfig, Training
-from reidlab.training.batches import new_sampler
-from reidlab.walkers import StreetAugmentation
+from reidlab.training.batches import Inputs, new_sampler
+from reidlab.training.dry_run import dry_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 from train_workers import CONFIGS, one, people
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("half_size")
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     """What the two processes found, and the folder of their runs."""
-    folder = tmp_path_factory.mktemp("ranks")
+    folder = tmp_path_factory.mktemp("processes")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -49,7 +50,7 @@ def test_two_processes_are_one_that_takes_its_batches_in_halves(name, together, 
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the two processes; other numbers add in yet another order
     try:
-        alone = one(name, tmp_path / "alone", Ranks(), microbatch_size=4)
+        alone = one(name, tmp_path / "alone", Processes(), microbatch_size=CONFIGS[name].microbatch_size or 4)
     finally:
         torch.set_num_threads(before)
     assert far(first[name]["weights"], second[name]["weights"]) == 0
@@ -61,6 +62,13 @@ def test_two_processes_are_one_that_takes_its_batches_in_halves(name, together, 
         assert row == pytest.approx(other, abs=1e-6)
     untrained = Training(CONFIGS[name], people()).model.state_dict()
     assert far(first[name]["weights"], untrained) > 1e-3  # there was something to differ in
+
+
+def test_a_compiled_network_trains_to_the_same_weights(together):
+    for found in together[0]:
+        for row, other in zip(found["compiled"]["history"], found["parts"]["history"], strict=True):
+            assert row == pytest.approx(other, rel=1e-5)
+        assert far(found["compiled"]["weights"], found["parts"]["weights"]) < 1e-5
 
 
 def test_an_interruption_of_one_ends_both_and_they_go_on_with_the_same_numbers(together):
@@ -76,37 +84,37 @@ def test_only_the_first_process_writes(together):
     rows = [json.loads(line) for line in (folder / "crop" / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows if row["kind"] == "train"] == [3, 6]
     assert [row["iteration"] for row in rows if row["kind"] == "evaluation"] == [0, 3, 6]
-    assert json.loads((folder / "crop" / "config.json").read_text())["ranks"] == 2
+    assert json.loads((folder / "crop" / "config.json").read_text())["processes"] == 2
 
 
 def test_people_are_dealt_out_whole(colours):
-    config = TrainConfig(identities_per_batch=6, images_per_identity=2)
-    inputs = [Training(config, colours, ranks=Ranks(rank, 3)).inputs for rank in range(3)]
+    config, labels = TrainConfig(identities_per_batch=6, images_per_identity=2), class_labels(colours.train)
+
+    def inputs(config: TrainConfig, *place: int) -> Inputs:
+        return Inputs(config, colours.train, labels, (64, 32), processes=Processes(*place))
+
     whole = list(new_sampler(config, colours.train))
-    for batch, *parts in zip(whole, *(inputs.own for inputs in inputs), strict=True):
+    for batch, *parts in zip(whole, *(inputs(config, rank, 3).own for rank in range(3)), strict=True):
         assert [index for part in parts for index in part] == batch
         pids = [{colours.train[index].pid for index in part} for part in parts]
         assert all(len(own) == 2 for own in pids) and len(set.union(*pids)) == 6
     uneven = TrainConfig(identities_per_batch=4, images_per_identity=2, microbatch_size=3)
     with pytest.raises(ValueError, match="microbatch_size=3 leaves one image of 4 by itself"):
-        Training(uneven, colours, ranks=Ranks(0, 2))
+        inputs(uneven, 0, 2)
     with pytest.raises(ValueError, match=r"identities_per_batch=6 cannot be shared by 4 processes .* set it to 4"):
-        Training(config, colours, ranks=Ranks(0, 4))
+        inputs(config, 0, 4)
 
 
-@pytest.mark.parametrize("augmentation", ["light", "crop", "own"])
-def test_processes_do_not_draw_the_same_for_their_images(augmentation, colours):
-    own = StreetAugmentation(64, 32) if augmentation == "own" else None
-    setting = {} if own else {"augmentation": augmentation}
-    config = TrainConfig(identities_per_batch=2, images_per_identity=2, **setting)
-    grey = torch.randint(0, 256, (2, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    drawn = []
-    for rank in (0, 1):
-        inputs = Training(config, colours, ranks=Ranks(rank, 2), augment=own).inputs
-        kept = inputs.dataset.store.height, inputs.dataset.store.width
-        pictures = torch.nn.functional.interpolate(grey.float(), kept).byte()
-        drawn.append(inputs._changed(pictures))
-    assert not torch.equal(*drawn)
+def test_a_dry_run_takes_its_steps_together(together, half_size):
+    (first, second), _ = together
+    assert first["dry run"] == second["dry run"] == dry_run(CONFIGS["parts"], people()).table["steps"]
+
+
+def test_processes_do_not_draw_the_same_for_their_images(together):
+    (first, second), _ = together
+    assert len(first["drawn"]) == 3
+    for augmentation, images in first["drawn"].items():
+        assert not torch.equal(images, second["drawn"][augmentation]), augmentation
 
 
 def test_a_run_of_two_processes_is_gone_on_with_by_two(together):
