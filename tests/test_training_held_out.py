@@ -178,7 +178,7 @@ def test_a_worker_that_dies_during_a_step_is_one_line(colours, monkeypatch):
     def lost(*_):
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
 
-    monkeypatch.setattr(Step, "_whole", lost)
+    monkeypatch.setattr(Step, "__call__", lost)
     with pytest.raises(WorkerError, match=r"a process that reads images was lost \(DataLoader worker .* fewer workers"):
         train(TrainConfig.preset("smoke"), colours)
     assert worker_lost(RuntimeError("something else")) is None
@@ -186,7 +186,7 @@ def test_a_worker_that_dies_during_a_step_is_one_line(colours, monkeypatch):
 
 def test_workers_that_end_with_the_run_are_an_interruption(colours, monkeypatch, tmp_path):
     """A job queue sends SIGTERM to all processes of a run."""
-    usual = Step._whole
+    usual = Step.__call__
 
     def lost(self, images, labels, iteration, chance):
         if iteration == 4:
@@ -194,7 +194,7 @@ def test_workers_that_end_with_the_run_are_an_interruption(colours, monkeypatch,
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
         return usual(self, images, labels, iteration, chance)
 
-    monkeypatch.setattr(Step, "_whole", lost)
+    monkeypatch.setattr(Step, "__call__", lost)
     with pytest.raises(KeyboardInterrupt):
         train(TrainConfig.preset("smoke", save_every=2), colours, run=RunFolder(tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run" / "last.pt")[1]["iteration"] == 2
