@@ -75,6 +75,22 @@ def check_switch(**values: Any) -> None:
             raise ValueError(f"{name}={value!r}: expected True or False")
 
 
+def name_and_value(text: str) -> tuple[str, str]:
+    """Split NAME=VALUE, as command lines have it.
+
+    Raises:
+        ValueError: no "=", or nothing before it.
+
+    Example:
+        >>> name_and_value("weights=a=b.pth")
+        ('weights', 'a=b.pth')
+    """
+    name, sign, value = text.partition("=")
+    if not sign or not name:
+        raise ValueError(f"{text!r}: expected NAME=VALUE")
+    return name, value
+
+
 def image_problem(image: Any) -> str | None:
     """Say why something is no uint8 array (H, W, 3), or None if it is one.
 

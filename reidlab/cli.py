@@ -290,13 +290,14 @@ def lessons_run(
     timeout: Annotated[float | None, typer.Option(help="Seconds that one notebook may take.")] = None,
 ) -> None:
     """Run lessons headlessly; unknown or ill-typed parameters are refused. Exit code 1 if any fails."""
+    from reidlab.checks import name_and_value
     from reidlab.lessons.runner import run_lessons
 
     results = run_lessons(
         notebooks or None,
         out,
         profile=profile,
-        parameters=_pairs(parameter or []),
+        parameters=[name_and_value(text) for text in parameter or []],
         jobs=jobs,
         html=html,
         timeout=timeout,
@@ -342,16 +343,6 @@ def _say(processes: Processes, text: str) -> None:
     """Let the first of several processes talk for all."""
     if processes.is_first:
         say(text)
-
-
-def _pairs(texts: list[str]) -> list[tuple[str, str]]:
-    pairs = []
-    for text in texts:
-        name, sign, value = text.partition("=")
-        if not sign or not name:
-            raise ValueError(f"{text!r}: expected NAME=VALUE")
-        pairs.append((name, value))
-    return pairs
 
 
 def _score_line(scores: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reidlab.models.rga import RelationAttention, RelationAwareAttention
-from reidlab.models.rga_relations import can_weigh
+from reidlab.models.rga_relations import fused_supported
 
 
 def filled(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -124,25 +124,25 @@ def test_they_agree_in_single_precision_at_the_first_stage_of_a_backbone(shape):
 def test_the_derivative_by_hand_is_right(order):
     half = filled(RelationAttention(6, 8, reduction=4)).double().train()
     x = maps(3, 8, 3, 2).contiguous(memory_format=order).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, *_: half.weigh(x), (x, *half.parameters()))
+    assert torch.autograd.gradcheck(lambda x, *_: half.gated(x), (x, *half.parameters()))
 
 
 def test_other_batch_norms_are_left_to_autograd():
     half = filled(RelationAttention(6, 16)).double().train()
     x = maps(3, 16, 3, 2).requires_grad_()
-    assert can_weigh(half, x)
-    by_hand = half.weigh(x)
+    assert fused_supported(half, x)
+    by_hand = half.gated(x)
 
     class Other(torch.nn.BatchNorm2d):
         pass
 
     half.relate_norm.__class__ = Other
-    assert not can_weigh(half, x)
-    assert relative(half.weigh(x), by_hand) < 1e-12
+    assert not fused_supported(half, x)
+    assert relative(half.gated(x), by_hand) < 1e-12
     half.relate_norm.__class__ = torch.nn.BatchNorm2d
-    assert not can_weigh(half.eval(), x)
+    assert not fused_supported(half.eval(), x)
     torch.nn.utils.parametrize.register_parametrization(half.train().relate, "weight", torch.nn.Tanh())
-    assert not can_weigh(half, x)
+    assert not fused_supported(half, x)
 
 
 def test_the_derivative_by_hand_belongs_to_the_weights_of_the_forward_pass():
@@ -150,10 +150,10 @@ def test_the_derivative_by_hand_belongs_to_the_weights_of_the_forward_pass():
     x = maps(3, 16, 3, 2).requires_grad_()
     other = {name: 2 * p.detach() for name, p in half.named_parameters()}
     wanted = torch.autograd.grad(torch.func.functional_call(half, other, (x,)).mul(x).square().sum(), x)[0]
-    half.forward = half.weigh
+    half.forward = half.gated
     got = torch.autograd.grad(torch.func.functional_call(half, other, (x,)).square().sum(), x)[0]
     assert relative(got, wanted) < 1e-10
-    out = half.weigh(x)
+    out = half.gated(x)
     with torch.no_grad():
         half.relate.weight.mul_(2)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.checks import check_choice, check_whole
-from reidlab.models.rga_relations import can_weigh, explicit_relations, factored_relations, pointwise, weigh
+from reidlab.models.rga_relations import (
+    explicit_relations,
+    factored_relations,
+    fused_forward,
+    fused_supported,
+    pointwise,
+)
 
 METHODS = ("factored", "explicit")
 GATE_INITS = ("random", "half")
@@ -90,13 +96,13 @@ class RelationAttention(nn.Module):
         squeezed = pointwise(relations, weight[:, 1:]) + g * weight[:, 0]
         return torch.sigmoid(self.score_norm(self.score(torch.relu_(self.squeeze_norm(squeezed)))))
 
-    def weigh(self, x: Tensor) -> Tensor:
+    def gated(self, x: Tensor) -> Tensor:
         """Return x times its gates; in training with less time and memory than `x * self(x)`.
 
         Args:
             x: (B, F, H, W).
         """
-        return weigh(self, x) if can_weigh(self, x) else x * self(x)
+        return fused_forward(self, x) if fused_supported(self, x) else x * self(x)
 
     def norms(self) -> tuple[nn.BatchNorm2d, ...]:
         """Return the four batch norms in the order in which they are computed."""
@@ -168,9 +174,9 @@ class RelationAwareAttention(nn.Module):
         """
         self._check(x)
         if self.spatial is not None:
-            x = self.spatial.weigh(x)
+            x = self.spatial.gated(x)
         if self.channel is not None:
-            x = _as_map(self.channel.weigh(_channels_as_nodes(x)), self.width)
+            x = _as_map(self.channel.gated(_channels_as_nodes(x)), self.width)
         return x
 
     @torch.no_grad()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from reidlab.models.rga import RelationAttention
 
 aten = torch.ops.aten
 
@@ -93,8 +88,8 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
     return nn.functional.conv2d(x, weight.to(x.dtype).flatten(1)[:, :, None, None])
 
 
-def can_weigh(half: RelationAttention, x: Tensor) -> bool:
-    """Say whether `weigh` does for `half` what its layers would do one by one.
+def fused_supported(half: nn.Module, x: Tensor) -> bool:
+    """Say whether `fused_forward` does for `half` what its layers would do one by one.
 
     It needs plain convolutions, and plain batch norms in training mode with more than one number a channel; others,
     such as those that look at the batches of several processes, are left to autograd.
@@ -108,11 +103,11 @@ def can_weigh(half: RelationAttention, x: Tensor) -> bool:
     return half.method == "factored" and plain and several and torch.is_grad_enabled()
 
 
-def weigh(half: RelationAttention, x: Tensor) -> Tensor:
+def fused_forward(half: nn.Module, x: Tensor) -> Tensor:
     """Return x times the gates of `half`, keeping as little as possible for the backward pass.
 
     Args:
-        half: in training mode, with the factored method; `can_weigh` tells.
+        half: in training mode, with the factored method; `fused_supported` tells.
         x: (B, F, H, W).
     """
     if torch.is_autocast_enabled(x.device.type):
@@ -122,10 +117,10 @@ def weigh(half: RelationAttention, x: Tensor) -> Tensor:
         norm.num_batches_tracked.add_(1)
     convolutions = [one.weight for one in (half.project, half.relate, half.squeeze, half.score)]
     with torch.autocast(x.device.type, enabled=False):
-        return _Weighed.apply(x, norms, *convolutions, *(p for norm in norms for p in (norm.weight, norm.bias)))
+        return _FusedHalf.apply(x, norms, *convolutions, *(p for norm in norms for p in (norm.weight, norm.bias)))
 
 
-class _Weighed(torch.autograd.Function):
+class _FusedHalf(torch.autograd.Function):
     """One half of an RGA module in training mode.
 
     Kept for the backward pass are the inputs of the batch norms; what comes after them is computed again, which is

@@ -6,8 +6,9 @@ import dataclasses
 import io
 import os
 import zipfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torchvision
@@ -16,15 +17,33 @@ from reidlab import __version__
 from reidlab.data.records import Splits
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
-from reidlab.models import MODELS, ReIDModel
+from reidlab.models import MODELS, Model, ReIDModel
 from reidlab.models.tensors import read_torch_file, refuse_lost, state_differences
 from reidlab.training.config import TrainConfig
 
-if TYPE_CHECKING:
-    from reidlab.training.loop import TrainResult
-
-
 FORMAT, NUMBER = "reidlab checkpoint", 1
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A trained model and how it got there.
+
+    Args:
+        model: in evaluation mode.
+        config: what it was trained with.
+        history: one row every `log_every` iterations: iteration, learning_rate, the mean of each loss term, and
+            with a triplet loss what `CollapseMonitor` measures in the row's last batch.
+        seconds: wall time of the loop, interrupted pieces added up.
+        epochs: passes over the identities.
+        evaluations: rows of `ValidationMonitor`, on identities of the training set.
+    """
+
+    model: Model
+    config: TrainConfig
+    history: list[dict[str, float]] = field(repr=False)
+    seconds: float
+    epochs: float
+    evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
 def save_checkpoint(path: str | os.PathLike[str], result: TrainResult, data: Splits) -> Path:

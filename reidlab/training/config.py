@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from reidlab.checks import check_choice, check_switch
+from reidlab.checks import check_choice, check_switch, name_and_value
 from reidlab.models import MODELS
 from reidlab.models import base as models_base
 from reidlab.models.base import ReIDModel, refuse_renamed
@@ -371,9 +371,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for text in texts:
-        name, sign, value = text.partition("=")
-        if not sign:
-            raise ValueError(f"{text!r}: expected NAME=VALUE")
+        name, value = name_and_value(text)
         several = "," in value or value in ("", "()")
         values[name] = tuple(_value(one) for one in value.split(",") if one.strip("() ")) if several else _value(value)
     return values

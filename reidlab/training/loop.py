@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from reidlab.models import Model
 from reidlab.progress import progress
 from reidlab.signals import StopRequest, finish_first
 from reidlab.training.batches import RANK_STRIDE, Augment, Inputs
-from reidlab.training.checkpoint import as_saved, checkpoint_of
+from reidlab.training.checkpoint import TrainResult, as_saved, checkpoint_of
 from reidlab.training.config import TrainConfig, new_model, without_weights
 from reidlab.training.monitors import CollapseMonitor, ValidationMonitor, hold_out
 from reidlab.training.optimizing import new_optimizer, new_schedule, placed, unwrapped
@@ -37,28 +36,6 @@ from reidlab.training.run_folder import RunFolder
 from reidlab.training.step import Loss, Step, check_finite, memory_mb
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """A trained model and how it got there.
-
-    Args:
-        model: in evaluation mode.
-        config: what it was trained with.
-        history: one row every `log_every` iterations: iteration, learning_rate, the mean of each loss term, and
-            with a triplet loss what `CollapseMonitor` measures in the row's last batch.
-        seconds: wall time of the loop, interrupted pieces added up.
-        epochs: passes over the identities.
-        evaluations: rows of `ValidationMonitor`, on identities of the training set.
-    """
-
-    model: Model
-    config: TrainConfig
-    history: list[dict[str, float]] = field(repr=False)
-    seconds: float
-    epochs: float
-    evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
 def train(
