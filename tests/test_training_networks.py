@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -149,3 +150,56 @@ def test_only_the_baseline_has_files_of_shipped_weights(tmp_path):
         save_weights(RGANet(3, "small"), tmp_path / "a.safetensors", {})
     with pytest.raises(ValueError, match="no weights of RGANet come with the package"):
         RGANet.pretrained()
+
+
+def test_numpy_numbers_become_python_numbers_that_a_checkpoint_holds(colours, tmp_path):
+    changes = {"learning_rate": np.float64(1e-3), "iterations": np.int64(1), "margin": np.float32(0.5)}
+    config = TrainConfig.preset("smoke", milestones=[np.float64(0.5)], **changes)
+    values = (config.learning_rate, config.iterations, config.model_args["margin"], *config.milestones)
+    assert [type(value) for value in values] == [float, int, float, float]
+    train(config, colours, out=tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / "last.pt")[1]["config"]["model_args"]["margin"] == 0.5
+
+
+def test_what_the_caller_says_wins_over_the_preset_and_is_said_once():
+    assert TrainConfig.preset("laptop", model_args={"backbone": "resnet50"}).model_args["backbone"] == "resnet50"
+    other = TrainConfig.preset("rga_sc", model="relation").model_args
+    assert (other["weights"], other["margin"]) == ("torchvision", 1.2)  # the margin of the other model is left behind
+    for make, message in (
+        (lambda: TrainConfig.preset("laptop", margin=1.0, model_args={"margin": 2.0}), "margin is given twice"),
+        (lambda: TrainConfig(margin=0.3), r"unknown setting margin; arguments of the model go into model_args"),
+        (lambda: TrainConfig.preset("laptop", itertions=3), r"unknown setting itertions \(did you mean iterations\?\)"),
+        (
+            lambda: TrainConfig.preset("laptop", weights="torchvision"),
+            "only backbone='resnet50' takes ImageNet weights",
+        ),
+        (lambda: TrainConfig.preset("laptop", backbone="resnet50", weights=1), "weights=1: expected a path"),
+        (lambda: TrainConfig(milestones=(float("nan"),)), "expected shares of the run"),
+        (lambda: TrainConfig.preset("laptop", model=["rga"]), "expected one of baseline"),
+        (lambda: TrainConfig.preset(["laptop"]), "expected one of laptop"),
+        (lambda: TrainConfig(model="relation", model_args={"terms": ("local", "local")}), "each of them once"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_constructors_of_own_models():
+    class Rates(Baseline):
+        name = "rates"
+
+        def __init__(self, num_classes, drop=0.1, start=0):
+            super().__init__(num_classes)
+            self.rates = [x.item() for x in torch.linspace(0, drop, 3)]  # which no device without memory has
+
+    class Taken(Baseline):
+        name = "taken"
+
+        def __init__(self, num_classes, momentum=0.1):
+            super().__init__(num_classes)
+
+    try:
+        assert TrainConfig.preset("smoke", model="rates", start=2).model_args == {"drop": 0.1, "start": 2}
+        with pytest.raises(ValueError, match="argument momentum has the name of a setting"):
+            TrainConfig(model="taken")
+    finally:
+        del MODELS["rates"], MODELS["taken"]

@@ -1,5 +1,7 @@
 """Models, losses and augmentations of one's own: what is trained is what was meant, or an error says why not."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -179,3 +181,12 @@ def test_a_module_that_has_a_part_called_module_is_trained_as_a_whole(colours):
 def test_parts_are_remembered_by_name_and_plain_attributes():
     assert describe(triplets) == "triplets" and describe(None) is None
     assert describe(StreetAugmentation(64, 32)).startswith("StreetAugmentation(height=64, width=32, border=1.1")
+
+
+def test_bound_arguments_of_a_loss_are_remembered():
+    assert describe(functools.partial(triplets, pids=3)) == "partial(triplets, pids=3)"
+
+
+def test_a_rate_for_the_backbone_of_a_model_without_one_is_refused(colours):
+    with pytest.raises(ValueError, match=r"backbone_lr_mult=0\.1 is not read: the model given names no"):
+        train(SMOKE.replace(backbone_lr_mult=0.1), colours, model=wrap(layers(), 64, 32), loss=triplets)

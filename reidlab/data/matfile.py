@@ -14,6 +14,7 @@ import numpy as np
 from reidlab.checks import image_problem
 from reidlab.data.matheader import HEADER_DATE, first_line
 from reidlab.data.names import BOXES, IMAGES_PER_IDENTITY
+from reidlab.data.protocolfile import write_new_protocol as write_new_protocol  # the file beside the .mat
 from reidlab.files import atomic_path
 
 USER_BLOCK = 512

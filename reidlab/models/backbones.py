@@ -261,11 +261,23 @@ def new_backbone(name: str, weights: str | os.PathLike[str] | None = None) -> nn
         256
     """
     check_choice("backbone", name, BACKBONES)
-    if weights is None:
-        return BACKBONES[name]()
-    if name != "resnet50":
+    check_weights(name, weights)
+    return BACKBONES[name]() if weights is None else BACKBONES[name](weights)
+
+
+def check_weights(backbone: str, weights: object) -> None:
+    """Refuse weights that are neither None nor a path, or for a backbone that has none.
+
+    Raises:
+        ValueError: says which.
+
+    Example:
+        >>> check_weights("resnet50", "torchvision")
+    """
+    if weights is not None and (not isinstance(weights, (str, os.PathLike)) or not os.fspath(weights)):
+        raise ValueError(f"weights={weights!r}: expected a path, 'torchvision' or None")
+    if weights is not None and backbone != "resnet50":
         raise ValueError(f"weights={str(weights)!r}: only backbone='resnet50' takes ImageNet weights")
-    return BACKBONES[name](weights)
 
 
 def part_image_size(backbone: str, height: int | None, width: int | None) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from reidlab.checks import check_whole
 from reidlab.data.transforms import IMAGENET_MEAN, IMAGENET_STD, test_transform, to_image_tensor
 
+T = TypeVar("T")
 MODELS: dict[str, type[ReIDModel]] = {}
 """Models by the name that settings and checkpoints use. A class that sets `name` is here as soon as it is defined."""
 
@@ -43,6 +44,21 @@ def refuse_renamed(names: Collection[str], renamed: Mapping[str, str] = RENAMED)
     """
     for name in sorted(set(names) & renamed.keys()):
         raise ValueError(f"{name} has another name now: {renamed[name]}")
+
+
+def without_memory(make: Callable[[], T]) -> T:
+    """Make a network on torch's device without memory, or on the CPU if its constructor reads values of tensors.
+
+    Example:
+        >>> without_memory(lambda: nn.Linear(10**6, 10**6)).weight.device
+        device(type='meta')
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except (NotImplementedError, RuntimeError):
+        with torch.random.fork_rng([]):
+            return make()
 
 
 class ReIDModel(nn.Module):

@@ -248,5 +248,5 @@ def _check_choices(contrast: str, pooling: str, num_stripes: tuple[int, ...], te
     if not num_stripes or len(set(num_stripes)) != len(num_stripes):
         raise ValueError(f"num_stripes={num_stripes}: expected at least one number of stripes, each of them once")
     unknown = sorted(set(map(str, terms)) - set(TERM_GROUPS))
-    if unknown or not terms:
-        raise ValueError(f"terms={terms}: expected some of {', '.join(TERM_GROUPS)}")
+    if unknown or not terms or len(set(terms)) != len(terms):
+        raise ValueError(f"terms={terms}: expected some of {', '.join(TERM_GROUPS)}, each of them once")

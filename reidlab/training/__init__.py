@@ -1,9 +1,9 @@
 """Training: one configuration, one loop, runs that can be resumed, checkpoints of tensors and plain values."""
 
 from reidlab.training.checkpoint import load_checkpoint, save_checkpoint
-from reidlab.training.config import RANGES, TrainConfig, parse_settings
+from reidlab.training.config import RANGES, TrainConfig
 from reidlab.training.loop import Training, TrainResult, train
-from reidlab.training.presets import PRESETS
+from reidlab.training.presets import PRESETS, parse_settings
 from reidlab.training.randomness import seed_everything
 from reidlab.training.run_folder import RunFolder
 

@@ -18,6 +18,7 @@ from reidlab.data.records import Splits
 from reidlab.errors import DataError
 from reidlab.files import atomic_path
 from reidlab.models import MODELS, Model, ReIDModel
+from reidlab.models.base import without_memory
 from reidlab.models.tensors import read_torch_file, refuse_lost, state_differences
 from reidlab.training.config import TrainConfig
 
@@ -117,8 +118,8 @@ def load_checkpoint(path: str | os.PathLike[str], model: ReIDModel | None = None
             )
         arguments = {name: value for name, value in content["model"].items() if name != "weights"}
         state = content.pop("state_dict")
-        with torch.device("meta"):  # shapes alone: no memory for a network that the file names and does not hold
-            shapes = (MODELS[kind](**arguments) if model is None else model).state_dict()
+        # shapes alone: no memory for a network that the file names and does not hold
+        shapes = (without_memory(lambda: MODELS[kind](**arguments)) if model is None else model).state_dict()
         if differences := state_differences(state, shapes):
             expected = "model it names" if model is None else "model given"
             raise DataError(f"{path}: not the weights of the {expected}: {differences}; train again")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-import torch
+import numpy as np
 
-from reidlab.checks import check_choice, check_switch, name_and_value
+from reidlab.checks import check_choice, check_switch
 from reidlab.models import MODELS
 from reidlab.models import base as models_base
-from reidlab.models.base import ReIDModel, refuse_renamed
+from reidlab.models.backbones import check_weights
+from reidlab.models.base import ReIDModel, refuse_renamed, without_memory
 from reidlab.training.presets import PRESETS
 
 RANGES: dict[str, tuple[type, float, float]] = {
@@ -157,9 +159,16 @@ class TrainConfig:
 
     def __new__(cls, *_: Any, **settings: Any) -> TrainConfig:  # noqa: D102
         refuse_renamed(settings, RENAMED)
+        if unknown := sorted(settings.keys() - {f.name for f in dataclasses.fields(cls)}):
+            raise ValueError(
+                f"unknown setting {unknown[0]}; arguments of the model go into model_args={{...}}, or use "
+                "TrainConfig.preset(name, ...) or config.replace(...), which take both"
+            )
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        for name in _FIELDS:
+            object.__setattr__(self, name, _plain(getattr(self, name)))
         for name, (kind, low, high) in RANGES.items():
             value = getattr(self, name)
             whole = isinstance(value, int) and not isinstance(value, bool)
@@ -189,7 +198,7 @@ class TrainConfig:
         shares = self.milestones
         shares = (shares,) if isinstance(shares, float) else shares
         edges = (self.warmup, *shares, 1.0) if isinstance(shares, (list, tuple)) else ()
-        if not edges or any(type(one) is not float for one in shares) or any(a >= b for a, b in pairwise(edges)):
+        if not edges or any(type(one) is not float for one in shares) or any(not a < b for a, b in pairwise(edges)):
             raise ValueError(
                 f"milestones={self.milestones!r} with warmup={self.warmup}: expected shares of the run, increasing, "
                 "after the warm-up and below 1, such as (0.5, 0.75)"
@@ -215,18 +224,20 @@ class TrainConfig:
 
         Args:
             name: of `reidlab.training.PRESETS`.
-            changes: settings; what is none of `TrainConfig`'s is an argument of the model's constructor.
+            changes: settings; what is none of `TrainConfig`'s is an argument of the model's constructor. With another
+                `model`, the preset's arguments are left behind, but for backbone and weights.
 
         Raises:
             ValueError: no such preset, or no such setting; the message lists what there is.
         """
-        if name not in PRESETS:
-            raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
-        settings = PRESETS[name] | changes
-        kind = MODELS.get(settings.get("model", cls.model), ReIDModel)
-        if "backbone" not in changes and "backbone" not in inspect.signature(kind).parameters:
-            settings.pop("backbone", None)  # the model has no choice of backbones
-        return cls().replace(**settings)
+        check_choice("preset", name, PRESETS)
+        settings = {"model": cls.model} | PRESETS[name]
+        model = changes.get("model", settings["model"])
+        check_choice("model", model, MODELS)
+        if model != settings["model"]:
+            kept = _FIELDS | ({"backbone", "weights"} & inspect.signature(MODELS[model]).parameters.keys())
+            settings = {key: value for key, value in settings.items() if key in kept} | {"model": model}
+        return cls().replace(**settings).replace(**changes)
 
     def replace(self, **changes: Any) -> TrainConfig:
         """Return these settings with some of them changed.
@@ -238,20 +249,30 @@ class TrainConfig:
         Raises:
             ValueError: as `TrainConfig`.
         """
-        refuse_renamed(changes, RENAMED)
-        own = {f.name for f in dataclasses.fields(self)}
         kept = self.model_args if changes.get("model", self.model) == self.model else {}
         given = changes.pop("model_args", {})
         if not isinstance(given, dict):
             raise ValueError(f"model_args={given!r}: expected arguments by name, such as {{'backbone': 'small'}}")
-        arguments = kept | given | {key: changes.pop(key) for key in changes.keys() - own}
-        return dataclasses.replace(self, **changes, model_args=arguments)
+        named = {key: changes.pop(key) for key in changes.keys() - _FIELDS}
+        if both := sorted(named.keys() & given.keys()):
+            raise ValueError(f"{both[0]} is given twice, by itself and in model_args; leave one of them out")
+        return dataclasses.replace(self, **changes, model_args=kept | given | named)
 
     def __str__(self) -> str:
         settings = flat_settings(dataclasses.asdict(self))
         names = {name: f"  {name}" if name in self.model_args else name for name in settings}
         width = max(map(len, names.values()))
         return "\n".join(f"{names[name]:<{width}}  {value}" for name, value in settings.items())
+
+
+_FIELDS = {f.name for f in dataclasses.fields(TrainConfig)}
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's numbers for numpy's, which checkpoints cannot hold, and tuples for the lists of JSON."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(one) for one in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,7 +298,7 @@ def complete_arguments(model: str, given: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         model: name of the model.
-        given: some of the arguments; lists, as JSON has them, become tuples.
+        given: some of the arguments; lists become tuples, and numpy's numbers Python's.
 
     Raises:
         ValueError: an argument that the model does not have, or that its constructor refuses.
@@ -291,19 +312,24 @@ def complete_arguments(model: str, given: dict[str, Any]) -> dict[str, Any]:
     parameters = dict(inspect.signature(MODELS[model]).parameters)
     parameters.pop("num_classes", None)
     refuse_renamed(given.keys() - parameters.keys(), RENAMED)
+    if taken := sorted(_FIELDS & parameters.keys()):
+        raise ValueError(f"model={model!r}: its argument {taken[0]} has the name of a setting; give it another name")
     kinds = [parameter.kind for parameter in parameters.values()]
-    if (unknown := sorted(given.keys() - parameters.keys())) and inspect.Parameter.VAR_KEYWORD not in kinds:
+    if (unknown := sorted(map(str, given.keys() - parameters.keys()))) and inspect.Parameter.VAR_KEYWORD not in kinds:
         settings = ", ".join(f.name for f in dataclasses.fields(TrainConfig))
+        near = difflib.get_close_matches(unknown[0], [*_FIELDS, *parameters], 1)
         raise ValueError(
-            f"unknown setting {', '.join(unknown)}; the settings are {settings}; the arguments of {model} are "
-            f"{', '.join(parameters) or 'none'}"
+            f"unknown setting {', '.join(unknown)}{f' (did you mean {near[0]}?)' if near else ''}; the settings are "
+            f"{settings}; the arguments of {model} are {', '.join(parameters) or 'none'}"
         )
     arguments = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
-    arguments |= {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    arguments |= {name: _plain(value) for name, value in given.items()}
+    if "weights" in arguments:
+        check_weights(arguments.get("backbone", "resnet50"), arguments["weights"])
     key = (MODELS[model], repr({**arguments, "weights": None}))
     if key not in _CHECKED:
-        with torch.device("meta"):
-            new_model(model, {**arguments, **({"weights": None} if "weights" in arguments else {})}, 2)
+        without = {**arguments, **({"weights": None} if "weights" in arguments else {})}
+        without_memory(lambda: new_model(model, without, 2))
         _CHECKED.add(key)
     return arguments
 
@@ -336,7 +362,7 @@ def new_model(model: str, arguments: dict[str, Any], num_classes: int) -> ReIDMo
     try:
         return kind(**classes, **arguments)
     except TypeError as error:
-        raise ValueError(f"model={model!r}: {error}") from None
+        raise ValueError(f"model={model!r}: {error}") from error
 
 
 def check_microbatch(size: int, images: int) -> None:
@@ -357,33 +383,3 @@ def check_microbatch(size: int, images: int) -> None:
         raise ValueError(f"{got}: a process has {images} images of a batch at a time anyway; leave it out")
     if size == 1 or (size and images % size == 1):
         raise ValueError(f"{got} leaves one image of {images} by itself, where batch norm needs two; choose another")
-
-
-def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
-    """Read NAME=VALUE texts from a command line: numbers, true, false, none, words, and several with commas.
-
-    Raises:
-        ValueError: no "=".
-
-    Example:
-        >>> parse_settings(["iterations=20", "margin=none", "backbone=resnet50", "num_stripes=6,4", "milestones=0.5,"])
-        {'iterations': 20, 'margin': None, 'backbone': 'resnet50', 'num_stripes': (6, 4), 'milestones': (0.5,)}
-    """
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, value = name_and_value(text)
-        several = "," in value or value in ("", "()")
-        values[name] = tuple(_value(one) for one in value.split(",") if one.strip("() ")) if several else _value(value)
-    return values
-
-
-def _value(text: str) -> Any:
-    words = {"none": None, "true": True, "false": False}
-    if text.lower() in words:
-        return words[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

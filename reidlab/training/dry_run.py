@@ -94,11 +94,15 @@ def dry_run(
     Raises:
         DataError: images that cannot be read; the message counts them and names the first.
         ValueError: no query has a match in the gallery, or what `train` would refuse at its beginning.
+        FileNotFoundError: no file of weights where the settings say.
         OSError: too little free space or memory; the message says what to do.
         FloatingPointError: NaN or infinity in a step.
 
     Taught in: notebooks/06_training.ipynb
     """
+    weights = config.model_args.get("weights")
+    if weights not in (None, "torchvision") and not Path(weights).is_file():
+        raise FileNotFoundError(f"{weights}: no such weights file; give the path of one, or weights=None")
     checked = _check_data(data)
     config = settle_precision(config, device, processes)
     with _undisturbed(device):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from reidlab.models import ReIDModel
+from reidlab.models.base import without_memory
 from reidlab.training.config import TrainConfig, complete_arguments
 
 OF_LOSS = ("cross_entropy", "metric_loss", "metric", "margin", "label_smoothing")
@@ -56,10 +57,14 @@ def check_own_parts(
             )
         if config.model not in (TrainConfig.model, model.name):
             raise ValueError(f"model={config.model!r} is not read beside a model of your own; leave it out")
+        if config.backbone_lr_mult != 1 and not model.backbone_prefixes:
+            raise ValueError(
+                f"backbone_lr_mult={config.backbone_lr_mult} is not read: the model given names no backbone_prefixes"
+            )
         for name, value in given.items():
             if name not in made:
                 raise ValueError(f"{name}={value!r} is not read beside a model of your own; leave it out")
-            if made[name] != value:
+            if (tuple(made[name]) if isinstance(made[name], list) else made[name]) != value:
                 raise ValueError(
                     f"{name}={value!r}, but the model given was made with {name}={made[name]!r}; make another model, "
                     "or leave the setting out"
@@ -84,6 +89,9 @@ def describe(own: Any) -> str | None:
         return None
     if name := getattr(own, "__qualname__", None):
         return str(name)
+    if isinstance(own, functools.partial):
+        bound = [*map(repr, own.args), *(f"{name}={value!r}" for name, value in own.keywords.items())]
+        return f"partial({', '.join([str(describe(own.func)), *bound])})"
     plain = (bool, int, float, str, tuple, list, type(None))
     values = own.arguments if isinstance(own, ReIDModel) else vars(own)
     shown = [
@@ -139,8 +147,7 @@ def check_rebuild(model: ReIDModel, save: Callable[[Any], Any]) -> None:
     if not vars(type(model)).get("name"):
         return
     try:
-        with torch.device("meta"):
-            again = type(model)(**save(model.arguments)).state_dict()
+        again = without_memory(lambda: type(model)(**save(model.arguments))).state_dict()
         same = {name: value.shape for name, value in again.items()} == {
             name: value.shape for name, value in model.state_dict().items()
         }

@@ -1,10 +1,13 @@
-"""Named settings of training runs, read from presets.toml, where each value of a paper's preset has its source."""
+"""Settings from outside: presets.toml, where each value of a paper's preset has its source, and NAME=VALUE texts."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from reidlab.checks import name_and_value
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,3 +44,35 @@ SOURCES: dict[str, dict[str, str]] = {
     name: {key: entry["source"] for key, entry in _FILE[name]["settings"].items()} for name in RECIPE_EPOCHS
 }
 """For each setting of the papers' presets: where its value is from, and what is different here."""
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Read NAME=VALUE texts from a command line: numbers, true, false, none, words, and several with commas.
+
+    Raises:
+        ValueError: no "=".
+
+    Example:
+        >>> parse_settings(["iterations=20", "margin=none", "backbone=resnet50", "num_stripes=6,4", "milestones=0.5,"])
+        {'iterations': 20, 'margin': None, 'backbone': 'resnet50', 'num_stripes': (6, 4), 'milestones': (0.5,)}
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, value = name_and_value(text)
+        several = "," in value or value in ("", "()")
+        values[name] = (
+            tuple(_literal(one) for one in value.split(",") if one.strip("() ")) if several else _literal(value)
+        )
+    return values
+
+
+def _literal(text: str) -> Any:
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import dataclasses
 import io
 import logging
@@ -58,7 +59,12 @@ class Scored:
 
 
 def finish_run(
-    run: str | os.PathLike[str], data: Splits, device: str = "cpu", workers: int = 0, processes: Processes = Processes()
+    run: str | os.PathLike[str],
+    data: Splits,
+    device: str = "cpu",
+    workers: int = 0,
+    processes: Processes = Processes(),
+    model: Model | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run on query and gallery; write scores.json and report.html.
 
@@ -69,6 +75,7 @@ def finish_run(
         data: the data set that it was trained on, with query and gallery.
         device, workers, processes: as for `extract_features`. Only the first of several processes reads and writes the
             run folder; the others need not see it.
+        model: takes the weights, as for `load_checkpoint`, where the run's model is of a class without a name.
 
     Returns:
         The content of scores.json: a `score_record` under "last", and under "best" if there is a best.pt.
@@ -90,7 +97,10 @@ def finish_run(
     if processes.is_first:
         try:
             names = CHECKPOINTS if (folder / "best.pt").is_file() else CHECKPOINTS[:1]
-            found = read_run(folder), {name: load_checkpoint(folder / f"{name}.pt") for name in names}
+            found = (
+                read_run(folder),
+                {name: load_checkpoint(folder / f"{name}.pt", copy.deepcopy(model)) for name in names},
+            )
         except (OSError, ValueError) as error:
             found = error
     found = processes.broadcast(found)
