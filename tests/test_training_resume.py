@@ -160,7 +160,7 @@ def test_doors_that_do_not_fit_are_refused(colours, tmp_path):
         train("smoke", colours, out=tmp_path / "a", run=RunFolder(tmp_path / "b"))
     with pytest.raises(ValueError, match=r"model: got Linear, expected a ReIDModel; reidlab\.wrap"):
         train("smoke", colours, model=nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="preset 'large': expected one of"):
+    with pytest.raises(ValueError, match="preset='large': expected one of"):
         train("large", colours)
 
 
